@@ -1,0 +1,190 @@
+"""Finding or making the person behind an event, and keeping what people said."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from common.addresses import Address, InvalidAddress, address_hash, parse_address
+from contacts.conditions import lookup
+from contacts.models import Consent, Contact, Subscription, Topic
+from contacts.states import ConsentState
+from suppression.services import lock_addresses
+
+_MAX_NAME = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What one event says about its person."""
+
+    user_id: str
+    address: Address | None
+    profile: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.user_id and self.address is None
+
+
+def identify(
+    facts: Mapping[str, Any],
+    *,
+    user_id_paths: Iterable[str],
+    email_paths: Iterable[str],
+    profile_paths: Mapping[str, Iterable[str]],
+) -> Identity:
+    """Read the person out of an event's facts; the first path that holds a usable value wins.
+
+    A malformed address is passed over, not an error: the event is kept and its mail is skipped
+    with "no address".
+    """
+    user_id = next(filter(None, (_as_text(lookup(facts, path)) for path in user_id_paths)), "")
+    address = next(filter(None, (_as_address(lookup(facts, path)) for path in email_paths)), None)
+    profile = {}
+    for name, paths in profile_paths.items():
+        value = next((v for v in (lookup(facts, p) for p in paths) if v is not None), None)
+        if value is not None:
+            profile[name] = value
+    return Identity(user_id, address, profile)
+
+
+def resolve_contacts(identities: Sequence[Identity]) -> list[Contact]:
+    """The contact of each identity, in order, created or updated as needed, row-locked.
+
+    Must run inside a transaction. Rules, in this order: the user id finds the contact; else the
+    address does; else one is made. A contact found by address that has no user id gets this one.
+    An address that belongs to somebody else is never taken from them. Three statements when
+    people are new, two when all are known, whatever the size of the batch.
+    """
+    for _attempt in range(3):
+        people = _People(_locked(identities))
+        contacts = [people.resolve(identity) for identity in identities]
+        if not people.new:
+            _save(people.changed)
+            return contacts
+        # A concurrent batch may have made the same person: then ours are left out here, and the
+        # next look finds theirs.
+        new = sorted(people.new, key=lambda c: (c.email_normalized or "", c.user_id or ""))
+        Contact.objects.bulk_create(new, ignore_conflicts=True)
+    raise RuntimeError("contacts kept changing while they were being resolved")
+
+
+class _People:
+    """The contacts of one batch, found by user id or address; a stand-in for the two unique
+    indexes, so that the second event of a new person meets the person the first one made."""
+
+    def __init__(self, contacts: Iterable[Contact]) -> None:
+        self.by_user_id = {}
+        self.by_email = {}
+        self.new: list[Contact] = []
+        self.changed: dict[int, Contact] = {}
+        for contact in contacts:
+            self._index(contact)
+
+    by_user_id: dict[str, Contact]
+    by_email: dict[str, Contact]
+
+    def resolve(self, identity: Identity) -> Contact:
+        contact = self._find(identity)
+        if contact is None:
+            contact = Contact(user_id=identity.user_id or None, attributes={})
+            self.new.append(contact)
+        if self._update(contact, identity) and contact.pk is not None:
+            self.changed[contact.pk] = contact
+        self._index(contact)
+        return contact
+
+    def _find(self, identity: Identity) -> Contact | None:
+        known = self.by_user_id.get(identity.user_id) if identity.user_id else None
+        if known is None and identity.address is not None:
+            known = self.by_email.get(identity.address.normalized)
+        return known
+
+    def _update(self, contact: Contact, identity: Identity) -> bool:
+        before = (contact.user_id, contact.email, contact.name, dict(contact.attributes))
+        if identity.user_id and contact.user_id is None:
+            contact.user_id = identity.user_id
+        address = identity.address
+        if address is not None and self.by_email.get(address.normalized, contact) is contact:
+            contact.email, contact.email_normalized = address.email, address.normalized
+        for name, value in identity.profile.items():
+            if name == "name":
+                contact.name = str(value)[:_MAX_NAME]
+            else:
+                contact.attributes[name] = value
+        return before != (contact.user_id, contact.email, contact.name, contact.attributes)
+
+    def _index(self, contact: Contact) -> None:
+        if contact.user_id:
+            self.by_user_id[contact.user_id] = contact
+        if contact.email_normalized:
+            self.by_email[contact.email_normalized] = contact
+
+
+def _locked(identities: Sequence[Identity]) -> list[Contact]:
+    user_ids = {i.user_id for i in identities if i.user_id}
+    emails = {i.address.normalized for i in identities if i.address is not None}
+    return list(
+        Contact.objects.filter(Q(user_id__in=user_ids) | Q(email_normalized__in=emails))
+        .order_by("pk")
+        .select_for_update(no_key=True)
+    )
+
+
+def _save(changed: Mapping[int, Contact]) -> None:
+    if not changed:
+        return
+    for contact in changed.values():
+        contact.updated_at = Now()  # type: ignore[assignment]
+    Contact.objects.bulk_update(
+        [changed[pk] for pk in sorted(changed)],
+        ["user_id", "email", "email_normalized", "name", "attributes", "updated_at"],
+    )
+
+
+def record_consent(
+    contact: Contact, topic: Topic, state: ConsentState, *, source: str, evidence: str = ""
+) -> None:
+    """Append to the ledger and move the subscription with it.
+
+    Shares the address lock of the dispatcher: once this is committed, no hand-over whose
+    transaction starts later ignores it.
+    """
+    with transaction.atomic():
+        if contact.email_normalized:
+            lock_addresses([address_hash(contact.email_normalized)], shared=False)
+        Consent.objects.create(
+            contact=contact, topic=topic, state=state, source=source, evidence=evidence
+        )
+        Subscription.objects.bulk_create(
+            [Subscription(contact=contact, topic=topic, state=state, at=Now())],
+            update_conflicts=True,
+            unique_fields=["contact", "topic"],
+            update_fields=["state", "at"],
+        )
+
+
+def subscription_states(contact_ids: Iterable[int]) -> dict[tuple[int, int], str]:
+    """(contact id, topic id) → granted or withdrawn, where anything is on record. One query."""
+    rows = Subscription.objects.filter(contact_id__in=list(contact_ids))
+    return {(c, t): state for c, t, state in rows.values_list("contact_id", "topic_id", "state")}
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return ""
+    text = str(value).strip()
+    return text if len(text) <= 200 else ""
+
+
+def _as_address(value: Any) -> Address | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        return parse_address(value)
+    except InvalidAddress:
+        return None

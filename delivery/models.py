@@ -1,0 +1,242 @@
+"""Messages and what it takes to send one."""
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
+
+from common.ids import uuid7
+from contacts.models import Contact, Topic
+from content.models import TemplateVersion
+from delivery.states import MessageState, Reason, Stream
+
+
+class Provider(models.Model):
+    """A way out: a Django e-mail backend and the env variable that holds its secret."""
+
+    class Backend(models.TextChoices):
+        """`configured` follows EMAIL_URL and the config file; the others are what they say."""
+
+        CONFIGURED = "configured", _("As configured (EMAIL_URL, config file, else sandbox)")
+        SANDBOX = "sandbox", _("Sandbox inbox")
+        SMTP = "smtp", _("SMTP server (URL in the env variable)")
+        POSTMARK = "postmark", "Postmark"
+        SENDGRID = "sendgrid", "SendGrid"
+        MAILGUN = "mailgun", "Mailgun"
+        BREVO = "brevo", "Brevo"
+        RESEND = "resend", "Resend"
+        MAILERSEND = "mailersend", "MailerSend"
+        MAILJET = "mailjet", "Mailjet"
+        SPARKPOST = "sparkpost", "SparkPost"
+        POSTAL = "postal", "Postal"
+
+    key = models.SlugField(max_length=60, unique=True)
+    backend = models.CharField(max_length=20, choices=Backend.choices, default=Backend.CONFIGURED)
+    secret_env = models.CharField(
+        max_length=100,
+        blank=True,
+        help_text=_("Name of the environment variable with the API key or SMTP URL."),
+    )
+    api_url = models.URLField(blank=True, help_text=_("Empty: the provider's own."))
+    rate_limit = models.PositiveIntegerField(
+        null=True, blank=True, help_text=_("Hand-overs per second. Empty: the config file's.")
+    )
+    is_active = models.BooleanField(default=True)
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["key"]
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class Sender(models.Model):
+    """Who a mail comes from."""
+
+    name = models.CharField(max_length=100)
+    email = models.EmailField()
+    reply_to = models.EmailField(blank=True)
+    postal_address = models.CharField(
+        max_length=300,
+        blank=True,
+        help_text=_("Printed below marketing mail; the law asks for it."),
+    )
+    provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="senders")
+    is_default = models.BooleanField(default=False)
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["name"]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(
+                fields=["is_default"], condition=Q(is_default=True), name="one_default_sender"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} <{self.email}>"
+
+
+class Switch(models.Model):
+    """A stop that the gate obeys: everything, one campaign, or one provider.
+
+    Campaigns live above delivery, so a paused campaign says so by a row here, written in the
+    transaction that pauses it.
+    """
+
+    class Target(models.TextChoices):
+        EVERYTHING = "everything", _("Everything")
+        CAMPAIGN = "campaign", _("One campaign")
+        PROVIDER = "provider", _("One provider")
+
+    target = models.CharField(max_length=20, choices=Target.choices)
+    key = models.CharField(
+        max_length=100, blank=True, help_text=_("The campaign's or provider's key.")
+    )
+    reason = models.CharField(max_length=30, choices=Reason.choices, default=Reason.KILL_SWITCH)
+    note = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["target", "key"], name="one_switch_per_target"),
+        ]
+        verbose_name_plural = "switches"
+
+    def __str__(self) -> str:
+        return f"{self.get_target_display()} {self.key}".strip()
+
+
+class Message(models.Model):
+    """One mail to one person, at most once.
+
+    `dedupe_key` says which mail it is and is unique; `origin_*` say where it came from, as text,
+    because campaigns stand above. `attempts` counts hand-overs and fences them: a worker whose
+    lease was taken over holds an old number and changes nothing.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    dedupe_key = models.CharField(max_length=100, unique=True)
+    contact = models.ForeignKey(Contact, on_delete=models.PROTECT, related_name="messages")
+    email = models.CharField(max_length=254, blank=True)
+    email_normalized = models.CharField(max_length=254, blank=True)
+    stream = models.CharField(max_length=20, choices=Stream.choices)
+    topic = models.ForeignKey(
+        Topic, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    template_version = models.ForeignKey(
+        TemplateVersion, on_delete=models.PROTECT, related_name="+"
+    )
+    sender = models.ForeignKey(
+        Sender, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    context = models.JSONField(default=dict)
+
+    origin_event_id = models.CharField(max_length=200, blank=True)
+    origin_campaign = models.CharField(max_length=100, blank=True)
+    origin_step = models.CharField(max_length=60, blank=True)
+    origin_enrollment = models.CharField(max_length=40, blank=True)
+
+    state = models.CharField(
+        max_length=12, choices=MessageState.choices, default=MessageState.QUEUED
+    )
+    reason = models.CharField(max_length=30, choices=Reason.choices, blank=True)
+    detail = models.CharField(max_length=500, blank=True)
+    due_at = models.DateTimeField(db_default=Now())
+    attempts = models.PositiveSmallIntegerField(default=0)
+    crashes = models.PositiveSmallIntegerField(default=0)
+    lease_owner = models.CharField(max_length=80, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    handover_id = models.UUIDField(
+        null=True, blank=True, help_text=_("The batch it was handed over in; names its journal.")
+    )
+    provider = models.ForeignKey(
+        Provider, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    esp_id = models.CharField(max_length=200, blank=True)
+
+    created_at = models.DateTimeField(db_default=Now())
+    sent_at = models.DateTimeField(null=True, blank=True)
+    delivered_at = models.DateTimeField(null=True, blank=True)
+    opened_at = models.DateTimeField(null=True, blank=True)
+    clicked_at = models.DateTimeField(null=True, blank=True)
+    bounced_at = models.DateTimeField(null=True, blank=True)
+    complained_at = models.DateTimeField(null=True, blank=True)
+    unsubscribed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(
+                fields=["stream", "due_at", "id"],
+                name="message_due",
+                condition=Q(state__in=["queued", "retry"]),
+            ),
+            models.Index(
+                fields=["lease_until"],
+                name="message_leased",
+                condition=Q(state__in=["claimed", "dispatching"]),
+            ),
+            models.Index(
+                fields=["state", "-id"],
+                name="message_attention",
+                condition=Q(state__in=["held", "unknown", "failed", "dead"]),
+            ),
+            models.Index(fields=["email_normalized"], name="message_by_email"),
+            models.Index(fields=["origin_event_id"], name="message_by_event"),
+            models.Index(fields=["origin_campaign", "-id"], name="message_by_campaign"),
+            models.Index(
+                fields=["provider", "esp_id"], name="message_by_esp_id", condition=~Q(esp_id="")
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class Attempt(models.Model):
+    """One hand-over of one message and what the provider said to it."""
+
+    message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="attempt_log")
+    number = models.PositiveSmallIntegerField()
+    provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="+")
+    verdict = models.CharField(max_length=12)
+    detail = models.CharField(max_length=500, blank=True)
+    at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["-id"]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["message", "number"], name="attempt_number_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"attempt {self.number}: {self.verdict}"
+
+
+class SandboxMail(models.Model):
+    """A mail in the sandbox inbox, byte for byte as a server would have got it.
+
+    Nothing here is unique on purpose: were a message handed over twice, it would lie here twice.
+    """
+
+    message = models.ForeignKey(
+        Message,
+        on_delete=models.CASCADE,
+        null=True,
+        db_constraint=False,
+        related_name="sandbox_mails",
+    )
+    from_email = models.CharField(max_length=320)
+    to_email = models.CharField(max_length=320)
+    subject = models.CharField(max_length=1000, blank=True)
+    raw = models.BinaryField()
+    received_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["-id"]
+        verbose_name = "sandbox mail"
+        verbose_name_plural = "sandbox inbox"
+
+    def __str__(self) -> str:
+        return self.subject or f"mail {self.pk}"

@@ -1,0 +1,53 @@
+"""The vocabulary of delivery: a message's states, and every reason for not sending it."""
+
+from django.db import models
+
+
+class Stream(models.TextChoices):
+    """Transactional mail answers something the person did; the rest is marketing."""
+
+    TRANSACTIONAL = "transactional"
+    MARKETING = "marketing"
+
+
+class MessageState(models.TextChoices):
+    """See docs/architecture.md for the machine. Delivered, opened, bounced are timestamps."""
+
+    QUEUED = "queued"
+    CLAIMED = "claimed"
+    DISPATCHING = "dispatching"
+    SENT = "sent"
+    RETRY = "retry"
+    UNKNOWN = "unknown"
+    FAILED = "failed"
+    DEAD = "dead"
+    SKIPPED = "skipped"
+    HELD = "held"
+
+
+class Reason(models.TextChoices):
+    """Why a message was not sent, or not yet. Stored on it and shown to the marketer."""
+
+    NO_ADDRESS = "no_address", "The contact has no e-mail address"
+    NEEDS_SMTPUTF8 = "needs_smtputf8", "The address needs SMTPUTF8, which no provider here offers"
+    CONTACT_INACTIVE = "contact_inactive", "The contact is inactive or was erased"
+    SUPPRESSED = "suppressed", "The address is suppressed"
+    NO_TOPIC = "no_topic", "Marketing mail without a topic nobody can consent to"
+    CONSENT_MISSING = "consent_missing", "No consent to this topic is on record"
+    CONSENT_WITHDRAWN = "consent_withdrawn", "Consent to this topic was withdrawn"
+    CAMPAIGN_PAUSED = "campaign_paused", "The campaign is paused"
+    CAMPAIGN_STOPPED = "campaign_stopped", "The campaign was stopped"
+    KILL_SWITCH = "kill_switch", "Sending is switched off"
+    NO_SENDER = "no_sender", "No sender is set up"
+    NO_PROVIDER = "no_provider", "No active provider"
+    GATE_FAILED = "gate_failed", "A check failed, so nothing was sent"
+    RENDER_FAILED = "render_failed", "The template could not be rendered"
+    CRASHED = "crashed", "Workers died again and again on this message"
+    REFUSED = "refused", "The provider refused the message"
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted", "The provider did not take it in any attempt"
+    OUTCOME_UNKNOWN = "outcome_unknown", "It is not known whether the provider took it"
+    DISCARDED = "discarded", "Discarded by hand"
+
+
+DUE_STATES = (MessageState.QUEUED, MessageState.RETRY)
+DEAD_LETTER_STATES = (MessageState.FAILED, MessageState.DEAD)

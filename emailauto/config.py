@@ -1,0 +1,112 @@
+"""`email-automation-config.yaml`: how the engine behaves, as typed, frozen values.
+
+The article's template is accepted verbatim. An unknown key or a bad value stops the start with
+the file, the key's path and the reason, because a misspelt `max_attemps` that is silently ignored
+is found in production.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import yaml
+from django.core.exceptions import ImproperlyConfigured
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A mapping of the file; what it does not declare is an error."""
+
+
+class Retry(Section):
+    """How often a hand-over that was provably not accepted is tried again."""
+
+    max_attempts: Positive = 3
+    backoff_ms: Positive = 1000
+
+
+class ProviderConfig(Section):
+    """The default provider: an Anymail backend's name, and the env variable with its key."""
+
+    type: Text = "sandbox"
+    api_key_env: str = ""
+    api_url: str = ""
+    rate_limit: Positive = 100
+    """Hand-overs per second, over all workers."""
+    retry: Retry = Retry()
+
+
+class Queue(Section):
+    """One broker queue: its name, how many messages a consumer holds, where bad ones go."""
+
+    name: Text = "marketing.events"
+    prefetch: Positive = 50
+    dlq: Text = "marketing.events.dlq"
+
+
+class Queues(Section):
+    """The broker queues events are consumed from."""
+
+    marketing_events: Queue = Queue()
+
+
+class Templates(Section):
+    """Template files and their cache."""
+
+    base_dir: Text = "./templates"
+    versioning: bool = True
+    cache_ttl: Positive = 3600
+    """Seconds a parsed template stays in a worker's memory."""
+
+
+class SuppressionConfig(Section):
+    """The mirror of the suppression list for other services; PostgreSQL stays the truth."""
+
+    storage: Literal["redis", "postgres"] = "redis"
+    key_prefix: Text = "suppression:"
+    sync_interval: Positive = 300
+    """Seconds between two full synchronisations of the mirror."""
+
+
+class Compliance(Section):
+    """What the gate asks of consent."""
+
+    gdpr: bool = True
+    ccpa: bool = True
+    consent_check: bool = True
+
+
+class Config(Section):
+    """The whole file."""
+
+    version: Literal["1.0"] = "1.0"
+    provider: ProviderConfig = ProviderConfig()
+    queues: Queues = Queues()
+    templates: Templates = Templates()
+    suppression: SuppressionConfig = SuppressionConfig()
+    compliance: Compliance = Compliance()
+
+
+def load_config(path: Path) -> Config:
+    """Read and validate the file; raise `ImproperlyConfigured` naming file, key path and reason."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ImproperlyConfigured(
+            f"{path}: no such file. EMAILAUTO_CONFIG names the configuration; leave it unset "
+            "for email-automation-config.yaml in the project's directory."
+        ) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ImproperlyConfigured(f"{path}: cannot be read as YAML: {error}") from error
+    try:
+        return msgspec.convert({} if document is None else document, Config)
+    except msgspec.ValidationError as error:
+        raise ImproperlyConfigured(f"{path}: {_with_key_path(str(error))}") from error
+
+
+def _with_key_path(reason: str) -> str:
+    """Turn msgspec's "reason - at `$.a.b`" into "a.b: reason"."""
+    text, marker, path = reason.partition(" - at `$.")
+    return f"{path.rstrip('`')}: {text}" if marker else text

@@ -1,0 +1,274 @@
+"""Every setting, typed, read from the environment.
+
+Where a value comes from, first one wins: the process environment, `.env` in the checkout, and
+`var/embedded.env`, which the supervisor of `make run` writes when it started the servers. An
+empty environment is the embedded default; a half-set one stops with the fix.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+from emailauto.config import load_config
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+VAR_DIR = Path(os.environ.get("EMAILAUTO_VAR") or BASE_DIR / "var")
+
+env = environ.Env()
+env.read_env(BASE_DIR / ".env")
+if not env("DATABASE_URL", default=""):
+    env.read_env(VAR_DIR / "embedded.env")
+
+EMAILAUTO_CONFIG = Path(
+    env("EMAILAUTO_CONFIG", default="") or BASE_DIR / "email-automation-config.yaml"
+)
+EMAILAUTO = load_config(EMAILAUTO_CONFIG)
+
+# --- Identity and secrets -----------------------------------------------------------------
+
+DEBUG = env.bool("DEBUG", default=False)
+
+# Without a database there is nothing to protect yet: `manage.py up` runs before the secrets of
+# the embedded default exist. With one, a missing key is an error, never a default.
+_has_database = bool(env("DATABASE_URL", default=""))
+
+
+def _secret(name: str) -> str:
+    value: str = env(name, default="")
+    if value:
+        return value
+    if _has_database:
+        raise ImproperlyConfigured(
+            f"DATABASE_URL is set, {name} is not. Set it to a long random value "
+            "(python -c 'import secrets; print(secrets.token_urlsafe(48))'), "
+            "or unset DATABASE_URL and start the embedded services with `make run`."
+        )
+    return "no-services-no-secrets-" + name.lower()
+
+
+SECRET_KEY = _secret("SECRET_KEY")
+SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", default=[])
+# Keys the hashes by which suppressed addresses are found again. It can never be rotated without
+# losing them, hence apart from SECRET_KEY.
+ADDRESS_HASH_KEY = _secret("ADDRESS_HASH_KEY")
+# `user:password` of HTTP Basic on /webhooks/…; several, comma-separated, while rotating.
+# Empty = every webhook is refused.
+WEBHOOK_SECRET: list[str] = env.list("WEBHOOK_SECRET", default=[])
+
+# Links in mails are built from this and never from a request's Host header.
+PUBLIC_URL: str = env("PUBLIC_URL", default="http://127.0.0.1:8000").rstrip("/")
+_public = urlsplit(PUBLIC_URL)
+ALLOWED_HOSTS: list[str] = env.list(
+    "ALLOWED_HOSTS", default=[_public.hostname or "", "127.0.0.1", "localhost", "[::1]"]
+)
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[PUBLIC_URL])
+
+# --- Services -----------------------------------------------------------------------------
+
+DATABASES: dict[str, Any] = {
+    "default": {
+        **env.db_url("DATABASE_URL", default="postgres://emailauto@127.0.0.1:1/emailauto"),
+        "CONN_MAX_AGE": 300,
+        "CONN_HEALTH_CHECKS": True,
+    }
+}
+DATABASES["default"].setdefault("OPTIONS", {}).update(
+    connect_timeout=5,
+    options="-c lock_timeout=10s -c statement_timeout=60s "
+    "-c idle_in_transaction_session_timeout=60s -c timezone=UTC",
+)
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+REDIS_URL: str = env("REDIS_URL", default="redis://127.0.0.1:1/0")
+
+CELERY_BROKER_URL: str = env("CELERY_BROKER_URL", default="") or REDIS_URL
+CELERY_TASK_DEFAULT_QUEUE = "maintenance"
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+# A drain may be run twice and may be lost; what matters is that a crash is not a hot loop.
+CELERY_TASK_ACKS_LATE = False
+CELERY_TASK_TIME_LIMIT = 600
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 20
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
+CELERY_WORKER_MAX_MEMORY_PER_CHILD = 400_000  # KiB
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_BROKER_CONNECTION_TIMEOUT = 1
+CELERY_BROKER_TRANSPORT_OPTIONS = (
+    {"visibility_timeout": 600, "socket_timeout": 5, "socket_connect_timeout": 0.5}
+    if CELERY_BROKER_URL.startswith(("redis", "valkey", "sentinel"))
+    else {}
+)
+CELERY_DB_REUSE_MAX = 1000
+CELERY_TIMEZONE = "UTC"
+
+# --- The engine's clockwork ---------------------------------------------------------------
+
+LEASE_SECONDS = env.int("LEASE_SECONDS", default=120)
+SWEEP_SECONDS = env.float("SWEEP_SECONDS", default=5.0)
+CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+CELERY_BEAT_MAX_LOOP_INTERVAL = 5
+CELERY_BEAT_SCHEDULE = {
+    "sweep": {
+        "task": "emailauto.sweep",
+        "schedule": SWEEP_SECONDS,
+        # A sweep that waited longer than its successor is of no use to anyone.
+        "options": {"queue": "maintenance", "expires": max(2 * SWEEP_SECONDS, 10.0)},
+    },
+    "suppression-mirror": {
+        "task": "suppression.sync_mirror",
+        "schedule": float(EMAILAUTO.suppression.sync_interval),
+        "options": {"queue": "maintenance", "expires": 60.0},
+    },
+}
+
+# --- Mail ---------------------------------------------------------------------------------
+
+# smtp://user:password@host:port, smtp+tls://…; overrides `provider` of the config file.
+EMAIL_URL: str = env("EMAIL_URL", default="")
+DEFAULT_FROM_EMAIL: str = env("DEFAULT_FROM_EMAIL", default="shop@example.com")
+EMAIL_TIMEOUT = 30
+ANYMAIL = {"WEBHOOK_SECRET": WEBHOOK_SECRET, "REQUESTS_TIMEOUT": (5, 30)}
+
+# --- Django -------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.humanize",
+    "django.contrib.messages",
+    "django.contrib.postgres",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_celery_beat",
+    "anymail",
+    "emailauto",
+    "monitoring",
+    "preferences",
+    "webhooks",
+    "campaigns",
+    "delivery",
+    "content",
+    "contacts",
+    "events",
+    "suppression",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "emailauto.urls"
+WSGI_APPLICATION = "emailauto.wsgi.application"
+APPEND_SLASH = True
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_I18N = True
+USE_TZ = True
+
+STATIC_URL = "/static/"
+STATIC_ROOT = env("STATIC_ROOT", default="") or str(VAR_DIR / "static")
+# `collectstatic` is a deployment's step; until it was run the files come from the packages.
+WHITENOISE_USE_FINDERS = not Path(STATIC_ROOT).is_dir()
+
+DATA_UPLOAD_MAX_MEMORY_SIZE = 5 * 1024 * 1024
+
+# --- HTTP security ------------------------------------------------------------------------
+
+_https = _public.scheme == "https"
+SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=_https)
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
+SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=31_536_000 if _https else 0)
+SECURE_HSTS_INCLUDE_SUBDOMAINS = _https
+SECURE_HSTS_PRELOAD = _https
+# Set only behind a proxy that overwrites the header; otherwise anyone can claim https.
+if env.bool("BEHIND_TLS_PROXY", default=False):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SESSION_COOKIE_SECURE = _https
+CSRF_COOKIE_SECURE = _https
+SESSION_COOKIE_AGE = 12 * 3600
+X_FRAME_OPTIONS = "SAMEORIGIN"
+SECURE_REFERRER_POLICY = "same-origin"
+
+# --- API ----------------------------------------------------------------------------------
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["events.auth.ApiKeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["events.auth.HasScope"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["common.api.StrictJSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "common.api.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "emailauto",
+    "DESCRIPTION": "Post events; read what became of them.",
+    "VERSION": "0.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SERVE_AUTHENTICATION": [],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+
+# --- Logging ------------------------------------------------------------------------------
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"()": "common.logs.LineFormatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env("LOG_LEVEL", default="INFO")},
+    "loggers": {
+        # One line per drain and beat tick says nothing that the tables do not say better.
+        "celery.app.trace": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},
+        "celery.beat": {"level": "WARNING"},
+        "django.request": {"level": "ERROR"},
+    },
+}

@@ -1,0 +1,108 @@
+"""Suppressing addresses, and asking whether one is suppressed.
+
+Writer and dispatcher meet at a lock per address: whoever suppresses takes it exclusively, whoever
+is about to commit a hand-over takes it shared. So once a suppression is committed, no hand-over
+whose transaction starts later can pass, and there is no moment in between.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from django.db import connection, transaction
+from django.db.models import Q
+
+from common.addresses import Address, address_hash
+from suppression.mirror import mirror_added
+from suppression.models import Suppression
+from suppression.states import RANK, SuppressionReason
+
+
+@dataclass(frozen=True, slots=True)
+class SuppressionRequest:
+    """One address to suppress in one scope, with its reason and proof."""
+
+    address: Address
+    scope: str
+    reason: SuppressionReason
+    source: str
+    evidence: str = ""
+
+
+def lock_addresses(hashes: Iterable[bytes], *, shared: bool) -> None:
+    """Take the lock of each address until the transaction ends. One statement, in one order
+    everywhere, so that two batches cannot wait for each other."""
+    keys = sorted({int.from_bytes(digest[:8], "big", signed=True) for digest in hashes})
+    if not keys:
+        return
+    function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT count({function}(key)) FROM "  # noqa: S608 - one of two literals above
+            "(SELECT key FROM unnest(%s::bigint[]) AS key ORDER BY key) AS ordered",
+            [keys],
+        )
+
+
+def suppress_addresses(requests: Sequence[SuppressionRequest]) -> int:
+    """Suppress each address in its scope; returns how many rows are new or got a stronger reason.
+
+    Idempotent. Takes effect at its commit for every hand-over that is not yet committed.
+    """
+    if not requests:
+        return 0
+    hashes = {request.address: address_hash(request.address.normalized) for request in requests}
+    with transaction.atomic():
+        lock_addresses(hashes.values(), shared=False)
+        changed = _write(requests, hashes)
+    mirror_added(set(hashes.values()))
+    return changed
+
+
+def suppressed_scopes(hashes: Iterable[bytes]) -> Mapping[bytes, frozenset[str]]:
+    """The scopes in which each of these addresses is suppressed; absent = none. One query."""
+    found: dict[bytes, set[str]] = {}
+    rows = Suppression.objects.filter(address_hash__in=list(hashes))
+    for digest, scope in rows.values_list("address_hash", "scope"):
+        found.setdefault(bytes(digest), set()).add(scope)
+    return {digest: frozenset(scopes) for digest, scopes in found.items()}
+
+
+def _write(requests: Sequence[SuppressionRequest], hashes: Mapping[Address, bytes]) -> int:
+    wanted = {(hashes[r.address], r.scope): r for r in reversed(requests)}
+    for request in requests:
+        key = (hashes[request.address], request.scope)
+        if RANK[request.reason] < RANK[wanted[key].reason]:
+            wanted[key] = request
+    known = {
+        (bytes(row.address_hash), row.scope): row
+        for row in Suppression.objects.filter(Q(address_hash__in=[digest for digest, _ in wanted]))
+    }
+    new = [
+        Suppression(
+            address_hash=digest,
+            email=request.address.email,
+            scope=scope,
+            reason=request.reason,
+            source=request.source,
+            evidence=request.evidence,
+        )
+        for (digest, scope), request in wanted.items()
+        if (digest, scope) not in known
+    ]
+    Suppression.objects.bulk_create(new)
+    return len(new) + _strengthen(wanted, known)
+
+
+def _strengthen(
+    wanted: Mapping[tuple[bytes, str], SuppressionRequest],
+    known: Mapping[tuple[bytes, str], Suppression],
+) -> int:
+    stronger = []
+    for key, row in known.items():
+        request = wanted.get(key)
+        if request is not None and RANK[request.reason] < RANK[row.reason]:
+            row.reason, row.source = request.reason, request.source
+            row.evidence = request.evidence
+            stronger.append(row)
+    Suppression.objects.bulk_update(stronger, ["reason", "source", "evidence"])
+    return len(stronger)

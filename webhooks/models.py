@@ -1,0 +1,41 @@
+"""Receipts: what providers told us, kept before anything is done with it."""
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from webhooks.states import ReceiptState
+
+
+class Receipt(models.Model):
+    """One authentic webhook call, byte for byte."""
+
+    provider = models.CharField(max_length=30)
+    provider_event_id = models.CharField(max_length=200)
+    body = models.BinaryField()
+    content_type = models.CharField(max_length=100, blank=True)
+    received_at = models.DateTimeField(db_default=Now())
+    state = models.CharField(
+        max_length=10, choices=ReceiptState.choices, default=ReceiptState.PENDING
+    )
+    outcome = models.JSONField(default=list)
+    due_at = models.DateTimeField(db_default=Now())
+    attempts = models.PositiveSmallIntegerField(default=0)
+    claimed_until = models.DateTimeField(null=True, blank=True)
+    lease_owner = models.CharField(max_length=80, blank=True)
+    error = models.TextField(blank=True)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(
+                fields=["provider", "provider_event_id"], name="receipt_once_per_provider"
+            ),
+        ]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["due_at", "id"], name="receipt_due", condition=Q(state="pending")),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.provider} {self.provider_event_id}"
