@@ -1,6 +1,6 @@
 """Campaigns: what marketers edit (draft rows), what is published (revisions), who is inside."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
@@ -166,6 +166,14 @@ class Revision(models.Model):
         return f"{self.campaign} #{self.number}"
 
 
+class EnrollmentQuerySet(models.QuerySet["Enrollment"]):
+    """Row-level rules of enrollments."""
+
+    def due(self) -> Self:
+        """Waiting, and the time is up by the database's clock."""
+        return self.filter(state=EnrollmentState.WAITING, wake_at__lte=Now())
+
+
 class Enrollment(models.Model):
     """One person's way through a campaign.
 
@@ -176,7 +184,7 @@ class Enrollment(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     campaign = models.ForeignKey(Campaign, on_delete=models.PROTECT, related_name="enrollments")
     contact = models.ForeignKey(Contact, on_delete=models.CASCADE, related_name="enrollments")
-    entry_key = models.CharField(max_length=200)
+    entry_key = models.CharField(max_length=310)
     event_id = models.CharField(max_length=200)
     event_at = models.DateTimeField()
     context = models.JSONField(default=dict)
@@ -191,6 +199,8 @@ class Enrollment(models.Model):
     attempts = models.PositiveSmallIntegerField(default=0)
     error = models.TextField(blank=True)
     created_at = models.DateTimeField(db_default=Now())
+
+    objects = EnrollmentQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar[list[models.BaseConstraint]] = [

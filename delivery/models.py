@@ -1,6 +1,6 @@
 """Messages and what it takes to send one."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from django.db import models
 from django.db.models import Q
@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from common.ids import uuid7
 from contacts.models import Contact, Topic
 from content.models import TemplateVersion
-from delivery.states import MessageState, Reason, Stream
+from delivery.states import DUE_STATES, MessageState, Reason, Stream
 
 
 class Provider(models.Model):
@@ -108,12 +108,21 @@ class Switch(models.Model):
         return f"{self.get_target_display()} {self.key}".strip()
 
 
+class MessageQuerySet(models.QuerySet["Message"]):
+    """Row-level rules of messages."""
+
+    def due(self, stream: Stream) -> Self:
+        """Waiting to be claimed on this stream, by the database's clock."""
+        return self.filter(state__in=DUE_STATES, stream=stream, due_at__lte=Now())
+
+
 class Message(models.Model):
     """One mail to one person, at most once.
 
     `dedupe_key` says which mail it is and is unique; `origin_*` say where it came from, as text,
     because campaigns stand above. `attempts` counts hand-overs and fences them: a worker whose
-    lease was taken over holds an old number and changes nothing.
+    lease was taken over holds an old number and changes nothing. `failures` counts the attempts
+    that were the message's own fault, `crashes` the workers that died before handing it over.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -145,6 +154,7 @@ class Message(models.Model):
     detail = models.CharField(max_length=500, blank=True)
     due_at = models.DateTimeField(db_default=Now())
     attempts = models.PositiveSmallIntegerField(default=0)
+    failures = models.PositiveSmallIntegerField(default=0)
     crashes = models.PositiveSmallIntegerField(default=0)
     lease_owner = models.CharField(max_length=80, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True)
@@ -164,6 +174,8 @@ class Message(models.Model):
     bounced_at = models.DateTimeField(null=True, blank=True)
     complained_at = models.DateTimeField(null=True, blank=True)
     unsubscribed_at = models.DateTimeField(null=True, blank=True)
+
+    objects = MessageQuerySet.as_manager()
 
     class Meta:
         indexes: ClassVar[list[models.Index]] = [

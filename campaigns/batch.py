@@ -1,0 +1,272 @@
+"""A batch of events and what is known about their people: loaded at once, then matched and
+walked in memory, in the order the events were received."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from campaigns.models import Enrollment, Wait
+from campaigns.plan import Plan, RulePlan
+from campaigns.plans import Listening, current_plan, listening_to, surviving_step
+from campaigns.states import CampaignState, ExitReason, StepKind
+from campaigns.walk import Facts, Walker, Writes, is_awaited
+from common.ids import uuid7
+from contacts.conditions import lookup
+from contacts.models import Contact
+from contacts.services import Identity, identify, resolve_contacts
+from events.inbox import database_time
+from events.models import Event, EventType
+from events.states import EventState, IgnoredReason
+
+ENTERED = "entered"
+AWAITED = "awaited"
+
+
+@dataclass(slots=True)
+class Case:
+    """One event on its way through the batch: what it says, whose it is, what came of it."""
+
+    event: Event
+    facts: dict[str, Any]
+    identity: Identity
+    outcome: list[dict[str, str]] = field(default_factory=list)
+    _contact: Contact | None = None
+
+    @property
+    def contact(self) -> Contact:
+        """The person; only asked for when the identity is not empty."""
+        assert self._contact is not None
+        return self._contact
+
+    @contact.setter
+    def contact(self, contact: Contact) -> None:
+        self._contact = contact
+        self.facts["contact"] = {
+            "name": contact.name,
+            "email": contact.email,
+            "attributes": contact.attributes,
+        }
+
+    def note(self, plan: Plan, result: str) -> None:
+        """Remember what a campaign made of the event; shown on the event's page."""
+        self.outcome.append({"campaign": plan.campaign_key, "result": result})
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """An enrollment that waits for an event, and for which one."""
+
+    enrollment: Enrollment
+    plan: Plan
+    wait: Wait
+    campaign_state: str
+
+
+def event_facts(event: Event) -> dict[str, Any]:
+    """An event as rules, paths and templates see it."""
+    return {
+        "event_id": event.event_id,
+        "event_type": event.type,
+        "user_id": event.user_id,
+        "occurred_at": event.occurred_at.isoformat(),
+        "payload": event.payload,
+        "metadata": event.metadata,
+    }
+
+
+def identified(events: Sequence[Event]) -> list[Case]:
+    """Each event with the person it names, by its type's identity paths. One query."""
+    types = {t.name: t for t in EventType.objects.filter(name__in={e.type for e in events})}
+    unregistered = EventType()
+    cases = []
+    for event in events:
+        facts = event_facts(event)
+        paths = types.get(event.type, unregistered)
+        identity = identify(
+            facts,
+            user_id_paths=paths.user_id_paths,
+            email_paths=paths.email_paths,
+            profile_paths=paths.profile_paths,
+        )
+        cases.append(Case(event, facts, identity))
+    return cases
+
+
+def find_contacts(cases: Sequence[Case]) -> dict[int, Contact]:
+    """Give each case its contact, row-locked; returns them by id."""
+    contacts = resolve_contacts([case.identity for case in cases])
+    for case, contact in zip(cases, contacts, strict=True):
+        case.contact = contact
+    return {contact.pk: contact for contact in contacts}
+
+
+class SeenEvents:
+    """Already processed events of the batch's people, of the types campaigns wait for."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[tuple[int, str], list[tuple[datetime, Facts]]] = defaultdict(list)
+
+    def add(self, contact_id: int, event: Event, facts: Facts) -> None:
+        self._by_key[contact_id, event.type].append((event.occurred_at, facts))
+
+    def load(self, contact_ids: Iterable[int], types: Iterable[str], since: datetime) -> None:
+        """One query, or none when no campaign of the batch waits for anything."""
+        types = sorted(set(types))
+        if not types:
+            return
+        rows = Event.objects.filter(
+            contact_id__in=list(contact_ids), type__in=types, occurred_at__gte=since
+        ).exclude(state=EventState.DEAD)
+        for event in rows:
+            assert event.contact_id is not None
+            self.add(event.contact_id, event, event_facts(event))
+
+    def since(self, contact_id: int, event_type: str, moment: datetime) -> list[Facts]:
+        """The contact's events of this type that happened at that moment or later."""
+        return [f for at, f in self._by_key.get((contact_id, event_type), ()) if at >= moment]
+
+
+class Batch:
+    """Matches the events of a batch and collects what is to be written."""
+
+    def __init__(self, cases: Sequence[Case]) -> None:
+        self.writes = Writes()
+        self._seen = SeenEvents()
+        self._walker = Walker(database_time(), self.writes, self._seen.since)
+        self._listening: dict[str, list[Listening]] = defaultdict(list)
+        for listening in listening_to(case.event.type for case in cases):
+            for event_type in {rule.event_type for rule in listening.plan.rules}:
+                self._listening[event_type].append(listening)
+        self._parked = _load_parked(cases)
+        self._enrolled = _load_enrolled(cases, self._listening)
+        self._load_seen(cases)
+
+    def continue_waiting(self, case: Case) -> None:
+        """Hand the event to the enrollments of its person that wait for it."""
+        parked_here = self._parked.get(case.contact.pk, {})
+        for parked in list(parked_here.values()):
+            wait = parked.wait
+            if wait.event_type != case.event.type or not is_awaited(
+                case.facts, match_path=wait.match_path, match_value=wait.match_value
+            ):
+                continue
+            del parked_here[parked.enrollment.pk]
+            self._answer(parked)
+            case.note(parked.plan, AWAITED)
+
+    def enter_matching(self, case: Case) -> None:
+        """Enroll the event's person in every campaign one of whose rules matches."""
+        for listening in self._listening.get(case.event.type, ()):
+            plan = listening.plan
+            rule = _matching_rule(plan, case)
+            if rule is None:
+                case.note(plan, IgnoredReason.NOT_MATCHED)
+            elif listening.is_paused:
+                case.note(plan, IgnoredReason.CAMPAIGN_PAUSED)
+            else:
+                self._enter(case, plan, entry_key(rule, case))
+
+    def remember(self, case: Case) -> None:
+        """From here on the event counts as one that came before."""
+        self._seen.add(case.contact.pk, case.event, case.facts)
+
+    def _enter(self, case: Case, plan: Plan, key: str) -> None:
+        identity = (plan.campaign_id, case.contact.pk, key)
+        if identity in self._enrolled:
+            case.note(plan, IgnoredReason.ALREADY_ENROLLED)
+            return
+        self._enrolled.add(identity)
+        enrollment = Enrollment(
+            id=uuid7(),
+            campaign_id=plan.campaign_id,
+            contact_id=case.contact.pk,
+            entry_key=key,
+            event_id=case.event.event_id,
+            event_at=case.event.occurred_at,
+            context={name: value for name, value in case.facts.items() if name != "contact"},
+            revision_id=plan.revision_id,
+        )
+        self._walker.enter(enrollment, plan)
+        self._index_wait(enrollment, plan, CampaignState.LIVE)
+        case.note(plan, ENTERED)
+
+    def _answer(self, parked: Parked) -> None:
+        enrollment, plan = parked.enrollment, parked.plan
+        if parked.campaign_state == CampaignState.STOPPED:
+            self._walker.exit(enrollment, ExitReason.STOPPED)
+            return
+        step = plan.step(enrollment.step_key)
+        if step is None or step.kind != StepKind.WAIT_FOR_EVENT:
+            self._walker.resume_at(enrollment, plan, surviving_step(enrollment, plan))
+        else:
+            self._walker.event_arrived(enrollment, plan, step)
+        self._index_wait(enrollment, plan, parked.campaign_state)
+
+    def _index_wait(self, enrollment: Enrollment, plan: Plan, campaign_state: str) -> None:
+        wait = self.writes.waits.get(enrollment.pk)
+        if wait is not None:
+            parked = Parked(enrollment, plan, wait, campaign_state)
+            self._parked[enrollment.contact_id][enrollment.pk] = parked
+
+    def _load_seen(self, cases: Sequence[Case]) -> None:
+        plans = {
+            entry.plan.revision_id: entry.plan
+            for group in self._listening.values()
+            for entry in group
+        }
+        moments = [case.event.occurred_at for case in cases]
+        for parked in (p for group in self._parked.values() for p in group.values()):
+            plans[parked.plan.revision_id] = parked.plan
+            moments.append(parked.enrollment.event_at)
+        types = {step.event_type for plan in plans.values() for step in plan.steps}
+        if moments:
+            self._seen.load({c.contact.pk for c in cases}, types - {""}, min(moments))
+
+
+def _matching_rule(plan: Plan, case: Case) -> RulePlan | None:
+    return next(
+        (r for r in plan.rules if r.event_type == case.event.type and r.matches(case.facts)), None
+    )
+
+
+def entry_key(rule: RulePlan, case: Case) -> str:
+    """What the person may enter with only once: the value at the rule's path, else the event."""
+    value = lookup(case.facts, rule.entry_key_path) if rule.entry_key_path else None
+    if value is None:
+        return f"{case.event.source}:{case.event.event_id}"
+    return f"{rule.entry_key_path}={value}"[:310]
+
+
+def _load_parked(cases: Sequence[Case]) -> dict[int, dict[UUID, Parked]]:
+    found: dict[int, dict[UUID, Parked]] = defaultdict(dict)
+    waits = Wait.objects.filter(
+        contact_id__in={case.contact.pk for case in cases},
+        event_type__in={case.event.type for case in cases},
+    ).select_related("enrollment__campaign__published", "enrollment__revision")
+    for wait in waits.order_by("pk"):
+        enrollment = wait.enrollment
+        parked = Parked(
+            enrollment, current_plan(enrollment.campaign), wait, enrollment.campaign.state
+        )
+        found[wait.contact_id][enrollment.pk] = parked
+    return found
+
+
+def _load_enrolled(
+    cases: Sequence[Case], listening: Mapping[str, Sequence[Listening]]
+) -> set[tuple[int, int, str]]:
+    campaigns, contacts, keys = set(), set(), set()
+    for case in cases:
+        for plan in (entry.plan for entry in listening.get(case.event.type, ())):
+            rule = _matching_rule(plan, case)
+            if rule is not None:
+                campaigns.add(plan.campaign_id)
+                contacts.add(case.contact.pk)
+                keys.add(entry_key(rule, case))
+    rows = Enrollment.objects.filter(
+        campaign_id__in=campaigns, contact_id__in=contacts, entry_key__in=keys
+    )
+    return set(rows.values_list("campaign_id", "contact_id", "entry_key"))

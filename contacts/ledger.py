@@ -1,0 +1,58 @@
+"""The consent ledger, set-wise: one line per change, and the current state moved with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.db import transaction
+from django.db.models.functions import Now
+
+from common.addresses import address_hash
+from contacts.models import Consent, Contact, Subscription, Topic
+from contacts.states import ConsentState
+from suppression.services import lock_addresses
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentChange:
+    """What one person said about one topic, and how we know."""
+
+    contact: Contact
+    topic: Topic
+    state: ConsentState
+    source: str
+    evidence: str = ""
+
+
+def record_consents(changes: Sequence[ConsentChange]) -> None:
+    """Append to the ledger and move the subscriptions with it. The number of statements does not
+    depend on the number of changes; of two about the same topic the later one counts.
+
+    Shares the address lock of the dispatcher: once this is committed, no hand-over whose
+    transaction starts later ignores it.
+    """
+    if not changes:
+        return
+    addresses = {change.contact.email_normalized for change in changes}
+    latest = {(change.contact.pk, change.topic.pk): change for change in changes}
+    with transaction.atomic():
+        lock_addresses((address_hash(a) for a in addresses if a), shared=False)
+        Consent.objects.bulk_create(
+            Consent(
+                contact=change.contact,
+                topic=change.topic,
+                state=change.state,
+                source=change.source,
+                evidence=change.evidence,
+            )
+            for change in changes
+        )
+        Subscription.objects.bulk_create(
+            [
+                Subscription(contact=c.contact, topic=c.topic, state=c.state, at=Now())
+                # In one order everywhere: two batches must not wait for each other's rows.
+                for _, c in sorted(latest.items())
+            ],
+            update_conflicts=True,
+            unique_fields=["contact", "topic"],
+            update_fields=["state", "at"],
+        )

@@ -1,0 +1,85 @@
+"""From a stored message to the mail Django's backends take."""
+
+from dataclasses import dataclass
+from email.utils import formataddr
+from typing import Any
+from uuid import UUID
+
+from django.core.mail import EmailMultiAlternatives
+
+from content.rendering import RenderedEmail, render
+from delivery.headers import headers_of, unsubscribe_url
+from delivery.models import Message, Provider, Sender
+from delivery.states import Stream
+from delivery.verdicts import Verdict
+
+
+class OutboundEmail(EmailMultiAlternatives):
+    """A mail that knows which message and which attempt it is, for backends that can use it.
+
+    A backend of ours that knows an individual outcome leaves it in `verdict`.
+    """
+
+    message_uuid: UUID
+    attempt: int = 0
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """A message that passed the gate and is ready to be handed over."""
+
+    message: Message
+    provider: Provider
+    email: OutboundEmail
+
+
+def render_message(message: Message, sender: Sender | None) -> RenderedEmail:
+    """The wording of the pinned version over the stored context: the same bytes on every call.
+
+    Raises `RenderError`.
+    """
+    return render(message.template_version, context_of(message, sender))
+
+
+def context_of(message: Message, sender: Sender | None) -> dict[str, Any]:
+    """The variables a template sees: the payload's own keys, and ours, which always win."""
+    stored = message.context
+    payload = stored.get("payload", {})
+    context: dict[str, Any] = {**payload, **stored, "payload": payload}
+    context["sender"] = (
+        {"name": sender.name, "email": sender.email, "postal_address": sender.postal_address}
+        if sender is not None
+        else {}
+    )
+    context["topic"] = {"name": message.topic.name} if message.topic is not None else {}
+    # Set in every case: a payload must not be able to bring its own.
+    marketing = message.stream == Stream.MARKETING
+    context["unsubscribe_url"] = unsubscribe_url(message.pk) if marketing else ""
+    context["reason_line"] = ""
+    return context
+
+
+def build_outbound(
+    message: Message, *, sender: Sender, provider: Provider, address: str
+) -> Outbound:
+    """Render the message into a mail to `address`; raises `RenderError`, or `ValueError` when a
+    header cannot be expressed."""
+    rendered = render_message(message, sender)
+    email = OutboundEmail(
+        subject=rendered.subject,
+        body=rendered.text,
+        from_email=formataddr((sender.name, sender.email)),
+        to=[address],
+        reply_to=[sender.reply_to] if sender.reply_to else None,
+        headers=headers_of(message, sender),
+    )
+    email.attach_alternative(rendered.html, "text/html")
+    email.message_uuid = message.pk
+    # Anymail passes these on; they come back in the provider's webhooks.
+    email.metadata = {"message_uuid": str(message.pk)}  # type: ignore[attr-defined]
+    if message.origin_campaign:
+        email.tags = [message.origin_campaign]  # type: ignore[attr-defined]
+    # Building the MIME form now finds what cannot be sent while nothing has been promised yet.
+    email.message()
+    return Outbound(message, provider, email)

@@ -1,0 +1,77 @@
+"""What operators do with messages: replay, discard, resolve, stop and resume."""
+
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models.functions import Now
+
+from common.bell import ring
+from delivery.models import Message, Switch
+from delivery.recovery import release_held
+from delivery.states import DEAD_LETTER_STATES, MessageState, Reason, Stream
+
+_FRESH: dict[str, Any] = {
+    "state": MessageState.QUEUED,
+    "reason": "",
+    "detail": "",
+    "failures": 0,
+    "crashes": 0,
+    "due_at": Now(),
+}
+
+
+def replay_messages(ids: Iterable[UUID]) -> int:
+    """failed, dead or held → queued with a fresh count of attempts; returns how many moved.
+
+    Safe against doubling: in these states the provider provably does not have the message.
+    """
+    states = (*DEAD_LETTER_STATES, MessageState.HELD)
+    return _wake(Message.objects.filter(pk__in=list(ids), state__in=states).update(**_FRESH))
+
+
+def discard_messages(ids: Iterable[UUID]) -> int:
+    """failed, dead, held or unknown → skipped, for good; returns how many moved."""
+    states = (*DEAD_LETTER_STATES, MessageState.HELD, MessageState.UNKNOWN)
+    return Message.objects.filter(pk__in=list(ids), state__in=states).update(
+        state=MessageState.SKIPPED, reason=Reason.DISCARDED
+    )
+
+
+def mark_unknown_sent(ids: Iterable[UUID]) -> int:
+    """unknown → sent: an operator saw in the provider's log that it was taken."""
+    return Message.objects.filter(pk__in=list(ids), state=MessageState.UNKNOWN).update(
+        state=MessageState.SENT, reason="", sent_at=Now()
+    )
+
+
+def resend_unknown(ids: Iterable[UUID]) -> int:
+    """unknown → queued: an operator saw in the provider's log that it was *not* taken."""
+    return _wake(
+        Message.objects.filter(pk__in=list(ids), state=MessageState.UNKNOWN).update(**_FRESH)
+    )
+
+
+def stop_sending(
+    target: str, key: str = "", *, reason: Reason = Reason.KILL_SWITCH, note: str = ""
+) -> None:
+    """Hold everything, one campaign's or one provider's mail from the next gate on. Idempotent;
+    a later reason replaces an earlier one."""
+    Switch.objects.update_or_create(
+        target=target, key=key, defaults={"reason": reason, "note": note}
+    )
+
+
+def resume_sending(target: str, key: str = "") -> int:
+    """Lift the stop and release what it held; returns how many messages are queued again."""
+    with transaction.atomic():
+        Switch.objects.filter(target=target, key=key).delete()
+        released = release_held()
+    return _wake(released)
+
+
+def _wake(moved: int) -> int:
+    if moved:
+        ring(Stream.TRANSACTIONAL.value, Stream.MARKETING.value)
+    return moved

@@ -1,0 +1,26 @@
+"""The delivery lanes' drains."""
+
+from celery import shared_task
+
+from common.bell import answer, ring
+from delivery.engine import drain
+from delivery.states import Stream
+
+# Short for marketing: whoever shares the worker gets its turn.
+_BUDGET = {Stream.TRANSACTIONAL: 20.0, Stream.MARKETING: 5.0}
+
+
+@shared_task(name="drain.transactional")
+def drain_transactional() -> None:
+    _drain(Stream.TRANSACTIONAL)
+
+
+@shared_task(name="drain.marketing")
+def drain_marketing() -> None:
+    _drain(Stream.MARKETING)
+
+
+def _drain(stream: Stream) -> None:
+    answer(stream.value)
+    if drain(stream.value, budget=_BUDGET[stream]):
+        ring(stream.value)

@@ -1,0 +1,185 @@
+"""The moves a message's state can make, set-wise. Each is one statement that names the state it
+leaves and, where one is held, the lease; a row that is no longer there is not moved.
+
+    queued/retry → claimed → dispatching → sent | retry | failed | dead | unknown
+    claimed → skipped | held | failed | queued        dispatching → queued (provably not begun)
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+from delivery.states import MessageState, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A message about to be handed over: through which provider, to which address."""
+
+    message_id: UUID
+    provider_id: int
+    email: str
+    email_normalized: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A claimed message that does not leave: the state it goes to and why."""
+
+    message_id: UUID
+    state: MessageState
+    reason: Reason
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The recorded outcome of a hand-over. `attempt` fences it: another attempt's row is left
+    alone. `delay` in seconds, for RETRY."""
+
+    message_id: UUID
+    attempt: int
+    state: MessageState
+    reason: Reason | str = ""
+    detail: str = ""
+    esp_id: str = ""
+    delay: float = 0.0
+    failed: bool = False
+
+
+_CLAIM = """
+    UPDATE delivery_message
+    SET state = 'claimed', lease_owner = %(owner)s,
+        lease_until = now() + %(lease)s * interval '1 second'
+    WHERE id IN (
+        SELECT id FROM delivery_message
+        WHERE state IN ('queued', 'retry') AND stream = %(stream)s AND due_at <= now()
+              AND (crashes > 0) = %(crashed)s
+        ORDER BY due_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+    RETURNING id
+"""
+
+_REFUSE = """
+    UPDATE delivery_message AS m
+    SET state = r.state, reason = r.reason, detail = r.detail, lease_owner = '', lease_until = NULL
+    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[])
+         AS r (id, state, reason, detail)
+    WHERE m.id = r.id AND m.state = 'claimed' AND m.lease_owner = %s
+    RETURNING m.id
+"""
+
+_DISPATCH = """
+    UPDATE delivery_message AS m
+    SET state = 'dispatching', attempts = m.attempts + 1, handover_id = %s, reason = '',
+        detail = '', provider_id = d.provider_id, email = d.email,
+        email_normalized = d.email_normalized, lease_until = now() + %s * interval '1 second'
+    FROM unnest(%s::uuid[], %s::bigint[], %s::text[], %s::text[])
+         AS d (id, provider_id, email, email_normalized)
+    WHERE m.id = d.id AND m.state = 'claimed' AND m.lease_owner = %s AND m.lease_until > now()
+    RETURNING m.id, m.attempts
+"""
+
+# Also from `unknown`: if recovery gave the message up while its worker was only slow, that
+# worker's outcome is the proof that was missing. The attempt number is what makes it the same.
+_SETTLE = """
+    UPDATE delivery_message AS m
+    SET state = s.state, reason = s.reason, detail = s.detail,
+        esp_id = CASE WHEN s.esp_id = '' THEN m.esp_id ELSE s.esp_id END,
+        failures = m.failures + s.failed::int, due_at = now() + s.delay * interval '1 second',
+        sent_at = CASE WHEN s.state = 'sent' THEN now() ELSE m.sent_at END,
+        lease_owner = '', lease_until = NULL
+    FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[],
+                %s::float8[], %s::bool[])
+         AS s (id, attempt, state, reason, detail, esp_id, delay, failed)
+    WHERE m.id = s.id AND m.attempts = s.attempt AND m.state IN ('dispatching', 'unknown')
+    RETURNING m.id
+"""
+
+_RELEASE = """
+    UPDATE delivery_message
+    SET state = 'queued', lease_owner = '', lease_until = NULL,
+        due_at = now() + %s * interval '1 second'
+    WHERE id = ANY(%s) AND state = %s AND lease_owner = %s
+    RETURNING id
+"""
+
+
+def claim(stream: str, *, owner: str, lease_seconds: int, limit: int, crashed: bool) -> list[UUID]:
+    """due → claimed, oldest first, for messages that have (not) killed a worker before."""
+    rows = _run(
+        _CLAIM,
+        {
+            "stream": stream,
+            "owner": owner,
+            "lease": lease_seconds,
+            "limit": limit,
+            "crashed": crashed,
+        },
+    )
+    return [message_id for (message_id,) in rows]
+
+
+def refuse(refused: Sequence[Refused], *, owner: str) -> set[UUID]:
+    """claimed → skipped, held or failed; returns those that were still ours."""
+    if not refused:
+        return set()
+    columns = (
+        [r.message_id for r in refused],
+        [r.state.value for r in refused],
+        [r.reason.value for r in refused],
+        [r.detail[:500] for r in refused],
+        owner,
+    )
+    return {message_id for (message_id,) in _run(_REFUSE, columns)}
+
+
+def dispatch(
+    departures: Sequence[Departure], *, owner: str, handover_id: UUID, lease_seconds: int
+) -> dict[UUID, int]:
+    """claimed → dispatching; the attempt number of each message that was still ours."""
+    if not departures:
+        return {}
+    columns = (
+        handover_id,
+        lease_seconds,
+        [d.message_id for d in departures],
+        [d.provider_id for d in departures],
+        [d.email for d in departures],
+        [d.email_normalized for d in departures],
+        owner,
+    )
+    return dict(_run(_DISPATCH, columns))
+
+
+def settle(settled: Sequence[Settled]) -> set[UUID]:
+    """dispatching (or unknown) → what came of it; returns those that were moved."""
+    if not settled:
+        return set()
+    columns = (
+        [s.message_id for s in settled],
+        [s.attempt for s in settled],
+        [s.state.value for s in settled],
+        [str(s.reason) for s in settled],
+        [s.detail[:500] for s in settled],
+        [s.esp_id[:200] for s in settled],
+        [s.delay for s in settled],
+        [s.failed for s in settled],
+    )
+    return {message_id for (message_id,) in _run(_SETTLE, columns)}
+
+
+def release(
+    messages: Iterable[UUID], state: MessageState, *, owner: str, delay: float = 0.0
+) -> set[UUID]:
+    """claimed or dispatching → queued, by the worker that holds them and has not begun them."""
+    rows = _run(_RELEASE, (delay, list(messages), state.value, owner))
+    return {message_id for (message_id,) in rows}
+
+
+def _run(statement: str, parameters: Any) -> list[Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.fetchall()

@@ -1,0 +1,30 @@
+"""`manage.py prepare`: bring the database up to date and load the demo.
+
+What `make run` calls before it starts the processes. A deployment calls `migrate`.
+"""
+
+import json
+import os
+from typing import Any
+
+from django.core.management import call_command
+from django.core.management.base import BaseCommand
+
+from emailauto.demo import ensure_api_key, ensure_login, load_demo
+
+USERNAME = "demo"
+
+
+class Command(BaseCommand):
+    help = "Migrate, load the demo, and print the demo's login as JSON."
+    requires_system_checks = []
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        call_command("migrate", interactive=False, verbosity=0)
+        load_demo()
+        login = {"username": USERNAME, "password": os.environ.get("EMAILAUTO_DEMO_PASSWORD", "")}
+        if login["password"]:
+            ensure_login(**login)
+        if token := os.environ.get("EMAILAUTO_DEMO_API_KEY"):
+            ensure_api_key(token)
+        self.stdout.write(json.dumps({"admin_login": login}))

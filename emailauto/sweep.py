@@ -1,0 +1,34 @@
+"""The sweep: rings every lane that has due work, and has delivery put right what workers left.
+
+It is why a lost, doubled or flushed broker changes latency only.
+"""
+
+from collections.abc import Callable
+
+from campaigns.models import Enrollment
+from common.bell import ring
+from delivery.models import Message
+from delivery.recovery import recover
+from delivery.states import Stream
+from events.models import Event
+from monitoring.services import beat
+from webhooks.models import Receipt
+
+HEARTBEAT = "sweep"
+
+_DUE: dict[str, Callable[[], bool]] = {
+    "events": lambda: Event.objects.due().exists(),
+    "timers": lambda: Enrollment.objects.due().exists(),
+    "transactional": lambda: Message.objects.due(Stream.TRANSACTIONAL).exists(),
+    "marketing": lambda: Message.objects.due(Stream.MARKETING).exists(),
+    "feedback": lambda: Receipt.objects.due().exists(),
+}
+
+
+def sweep() -> list[str]:
+    """Repair, ring, and leave a sign of life; returns the lanes that were rung."""
+    recover()
+    lanes = [lane for lane, has_work in _DUE.items() if has_work()]
+    ring(*lanes)
+    beat(HEARTBEAT)
+    return lanes

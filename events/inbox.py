@@ -1,0 +1,116 @@
+"""Claiming events for the engine and settling them: the inbox's named transitions.
+
+pending → (leased) → processed | ignored | pending again, later | dead
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from django.conf import settings
+from django.db import connection
+from django.db.models import Case, F, Value, When
+from django.db.models.functions import Now
+
+from events.models import Event
+from events.states import EventState, IgnoredReason
+
+MAX_ATTEMPTS = 5
+
+_CLAIM = """
+    UPDATE events_event
+    SET lease_owner = %(owner)s, attempts = attempts + 1,
+        claimed_until = now() + %(lease)s * interval '1 second'
+    WHERE id IN (
+        SELECT id FROM events_event
+        WHERE state = 'pending' AND due_at <= now()
+              AND (claimed_until IS NULL OR claimed_until < now())
+              AND (attempts > 0) = %(retried)s
+        ORDER BY due_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+    RETURNING *
+"""
+
+_SETTLE = """
+    UPDATE events_event AS e
+    SET state = s.state, reason = s.reason, outcome = s.outcome::jsonb, contact_id = s.contact_id,
+        processed_at = now(), claimed_until = NULL, lease_owner = '', error = ''
+    FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::bigint[])
+         AS s (id, state, reason, outcome, contact_id)
+    WHERE e.id = s.id AND e.state = 'pending' AND e.lease_owner = %s
+"""
+
+
+class LeaseLost(Exception):
+    """Another worker took over part of the batch; nothing of it may be committed here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What the engine made of an event. No reason = it started or continued something.
+
+    `outcome` has one entry per listening campaign: `{"campaign", "result"}`.
+    """
+
+    event_id: int
+    contact_id: int | None = None
+    reason: IgnoredReason | None = None
+    outcome: list[dict[str, Any]] = field(default_factory=list)
+
+
+def claim_events(*, owner: str, limit: int, retried: bool) -> list[Event]:
+    """Lease up to `limit` due events, oldest first; `retried` ones have failed or been orphaned
+    before and are meant to be taken one at a time."""
+    events = Event.objects.raw(
+        _CLAIM,
+        {"owner": owner, "lease": settings.LEASE_SECONDS, "limit": limit, "retried": retried},
+    )
+    return sorted(events, key=lambda event: event.pk)
+
+
+def settle_events(settlements: Sequence[Settlement], *, owner: str) -> None:
+    """Make the events final; raises `LeaseLost` when one of them is no longer ours."""
+    states = [EventState.IGNORED if s.reason else EventState.PROCESSED for s in settlements]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _SETTLE,
+            [
+                [s.event_id for s in settlements],
+                [state.value for state in states],
+                [s.reason.value if s.reason else "" for s in settlements],
+                [msgspec.json.encode(s.outcome).decode() for s in settlements],
+                [s.contact_id for s in settlements],
+                owner,
+            ],
+        )
+        if cursor.rowcount != len(settlements):
+            raise LeaseLost(f"{len(settlements) - cursor.rowcount} of {len(settlements)} events")
+
+
+def release_events(ids: Sequence[int], *, owner: str) -> None:
+    """Give a failed batch back at once; being retried, its events come back one by one."""
+    Event.objects.filter(pk__in=ids, lease_owner=owner, state=EventState.PENDING).update(
+        claimed_until=None, lease_owner=""
+    )
+
+
+def fail_event(event: Event, error: str, *, owner: str) -> None:
+    """Back to pending with a growing pause, or dead after `MAX_ATTEMPTS`, with the traceback."""
+    Event.objects.filter(pk=event.pk, lease_owner=owner, state=EventState.PENDING).update(
+        state=Case(
+            When(attempts__gte=MAX_ATTEMPTS, then=Value(EventState.DEAD)), default=F("state")
+        ),
+        due_at=Now() + timedelta(seconds=2 ** min(event.attempts, 8)),
+        claimed_until=None,
+        lease_owner="",
+        error=error,
+    )
+
+
+def database_time() -> datetime:
+    """The start of the current transaction by the database's clock, which due times go by."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT now()")
+        moment: datetime = cursor.fetchone()[0]
+    return moment
