@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
@@ -60,14 +60,13 @@ def resolve_contacts(identities: Sequence[Identity]) -> list[Contact]:
     An address that belongs to somebody else is never taken from them. Three statements when
     people are new, two when all are known, whatever the size of the batch.
     """
-    for _attempt in range(3):
+    for _attempt in range(5):
         people = _People(_locked(identities))
         contacts = [people.resolve(identity) for identity in identities]
-        if not people.new:
-            _save(people.changed)
+        if not people.new and _save(people.changed):
             return contacts
-        # A concurrent batch may have made the same person: then ours are left out here, and the
-        # next look finds theirs.
+        # A concurrent batch may have made the same person, or given somebody this address: then
+        # ours are left out here, and the next look finds theirs.
         new = sorted(people.new, key=lambda c: (c.email_normalized or "", c.user_id or ""))
         Contact.objects.bulk_create(new, ignore_conflicts=True)
     raise RuntimeError("contacts kept changing while they were being resolved")
@@ -135,15 +134,21 @@ def _locked(identities: Sequence[Identity]) -> list[Contact]:
     )
 
 
-def _save(changed: Mapping[int, Contact]) -> None:
+def _save(changed: Mapping[int, Contact]) -> bool:
+    """Write the changed contacts; False when an address was taken in this very moment."""
     if not changed:
-        return
+        return True
     for contact in changed.values():
         contact.updated_at = Now()  # type: ignore[assignment]
-    Contact.objects.bulk_update(
-        [changed[pk] for pk in sorted(changed)],
-        ["user_id", "email", "email_normalized", "name", "attributes", "updated_at"],
-    )
+    try:
+        with transaction.atomic():
+            Contact.objects.bulk_update(
+                [changed[pk] for pk in sorted(changed)],
+                ["user_id", "email", "email_normalized", "name", "attributes", "updated_at"],
+            )
+    except IntegrityError:
+        return False
+    return True
 
 
 def record_consent(

@@ -53,10 +53,10 @@ class Settled:
 _CLAIM = """
     UPDATE delivery_message
     SET state = 'claimed', lease_owner = %(owner)s,
-        lease_until = now() + %(lease)s * interval '1 second'
+        lease_until = statement_timestamp() + %(lease)s * interval '1 second'
     WHERE id IN (
         SELECT id FROM delivery_message
-        WHERE state IN ('queued', 'retry') AND stream = %(stream)s AND due_at <= now()
+        WHERE state IN ('queued', 'retry') AND stream = %(stream)s AND due_at <= statement_timestamp()
               AND (crashes > 0) = %(crashed)s
         ORDER BY due_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
     RETURNING id
@@ -75,10 +75,10 @@ _DISPATCH = """
     UPDATE delivery_message AS m
     SET state = 'dispatching', attempts = m.attempts + 1, handover_id = %s, reason = '',
         detail = '', provider_id = d.provider_id, email = d.email,
-        email_normalized = d.email_normalized, lease_until = now() + %s * interval '1 second'
+        email_normalized = d.email_normalized, lease_until = statement_timestamp() + %s * interval '1 second'
     FROM unnest(%s::uuid[], %s::bigint[], %s::text[], %s::text[])
          AS d (id, provider_id, email, email_normalized)
-    WHERE m.id = d.id AND m.state = 'claimed' AND m.lease_owner = %s AND m.lease_until > now()
+    WHERE m.id = d.id AND m.state = 'claimed' AND m.lease_owner = %s AND m.lease_until > statement_timestamp()
     RETURNING m.id, m.attempts
 """
 
@@ -88,8 +88,8 @@ _SETTLE = """
     UPDATE delivery_message AS m
     SET state = s.state, reason = s.reason, detail = s.detail,
         esp_id = CASE WHEN s.esp_id = '' THEN m.esp_id ELSE s.esp_id END,
-        failures = m.failures + s.failed::int, due_at = now() + s.delay * interval '1 second',
-        sent_at = CASE WHEN s.state = 'sent' THEN now() ELSE m.sent_at END,
+        failures = m.failures + s.failed::int, due_at = statement_timestamp() + s.delay * interval '1 second',
+        sent_at = CASE WHEN s.state = 'sent' THEN statement_timestamp() ELSE m.sent_at END,
         lease_owner = '', lease_until = NULL
     FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[],
                 %s::float8[], %s::bool[])
@@ -101,7 +101,7 @@ _SETTLE = """
 _RELEASE = """
     UPDATE delivery_message
     SET state = 'queued', lease_owner = '', lease_until = NULL,
-        due_at = now() + %s * interval '1 second'
+        due_at = statement_timestamp() + %s * interval '1 second'
     WHERE id = ANY(%s) AND state = %s AND lease_owner = %s
     RETURNING id
 """

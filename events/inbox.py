@@ -22,11 +22,11 @@ MAX_ATTEMPTS = 5
 _CLAIM = """
     UPDATE events_event
     SET lease_owner = %(owner)s, attempts = attempts + 1,
-        claimed_until = now() + %(lease)s * interval '1 second'
+        claimed_until = statement_timestamp() + %(lease)s * interval '1 second'
     WHERE id IN (
         SELECT id FROM events_event
-        WHERE state = 'pending' AND due_at <= now()
-              AND (claimed_until IS NULL OR claimed_until < now())
+        WHERE state = 'pending' AND due_at <= statement_timestamp()
+              AND (claimed_until IS NULL OR claimed_until < statement_timestamp())
               AND (attempts > 0) = %(retried)s
         ORDER BY due_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
     RETURNING *
@@ -35,7 +35,7 @@ _CLAIM = """
 _SETTLE = """
     UPDATE events_event AS e
     SET state = s.state, reason = s.reason, outcome = s.outcome::jsonb, contact_id = s.contact_id,
-        processed_at = now(), claimed_until = NULL, lease_owner = '', error = ''
+        processed_at = statement_timestamp(), claimed_until = NULL, lease_owner = '', error = ''
     FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::bigint[])
          AS s (id, state, reason, outcome, contact_id)
     WHERE e.id = s.id AND e.state = 'pending' AND e.lease_owner = %s
@@ -109,8 +109,8 @@ def fail_event(event: Event, error: str, *, owner: str) -> None:
 
 
 def database_time() -> datetime:
-    """The start of the current transaction by the database's clock, which due times go by."""
+    """The time by the database's clock, which due times and leases go by."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT now()")
+        cursor.execute("SELECT statement_timestamp()")
         moment: datetime = cursor.fetchone()[0]
     return moment

@@ -1,0 +1,231 @@
+"""Delivery: due messages in, mails out, every outcome recorded."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from common.addresses import parse_address
+from common.bell import redis_client
+from contacts.models import Contact
+from contacts.services import record_consent
+from contacts.states import ConsentState, TopicPolicy
+from delivery.engine import deliver_batch, drain
+from delivery.models import Attempt, Message, SandboxMail, Switch
+from delivery.services import replay_messages, resume_sending, stop_sending
+from delivery.states import Stream
+from suppression.services import SuppressionRequest, suppress_addresses
+from suppression.states import SuppressionReason
+from tests.factories import MessageFactory, ProviderFactory, TemplateFactory, TopicFactory
+
+pytestmark = pytest.mark.django_db
+
+
+def deliver() -> None:
+    for stream in Stream:
+        while drain(stream.value, budget=10):
+            pass
+
+
+def suppress(email: str, scope: str) -> None:
+    address = parse_address(email)
+    request = SuppressionRequest(address, scope, SuppressionReason.MANUAL, "test")
+    suppress_addresses([request])
+
+
+def states(**filters: Any) -> list[tuple[str, str]]:
+    return list(Message.objects.filter(**filters).values_list("state", "reason"))
+
+
+def test_due_message_lands_in_the_inbox_once_and_is_sent() -> None:
+    message = MessageFactory()
+    deliver()
+    deliver()
+    mail = SandboxMail.objects.get()
+    message.refresh_from_db()
+    assert (message.state, message.attempts) == ("sent", 1)
+    assert message.sent_at is not None
+    assert mail.message_id == message.pk
+    assert mail.to_email == message.contact.email
+    assert Attempt.objects.get().verdict == "accepted"
+
+
+def test_message_due_later_stays(settings: Any) -> None:
+    message = MessageFactory()
+    Message.objects.update(due_at=message.created_at + timedelta(hours=1))
+    deliver()
+    assert states() == [("queued", "")]
+
+
+def test_marketing_mail_carries_the_bulk_headers() -> None:
+    MessageFactory(stream=Stream.MARKETING, topic=TopicFactory(), origin_campaign="welcome")
+    deliver()
+    raw = bytes(SandboxMail.objects.get().raw).decode()
+    headers = " ".join(raw.partition("\r\n\r\n")[0].replace("\r\n ", " ").split())
+    assert "List-Unsubscribe: <http" in headers
+    assert "/u/" in headers
+    assert "List-Unsubscribe-Post: List-Unsubscribe=One-Click" in headers
+    assert "List-ID: News <news.example.com>" in headers
+    assert "Feedback-ID: welcome:marketing:example.com" in headers
+    assert "Auto-Submitted: auto-generated" in headers
+
+
+def test_transactional_mail_has_no_way_out_to_follow() -> None:
+    MessageFactory(stream=Stream.TRANSACTIONAL)
+    deliver()
+    assert b"List-Unsubscribe" not in bytes(SandboxMail.objects.get().raw)
+
+
+@pytest.mark.parametrize(
+    ("stream", "scope", "expected"),
+    [
+        (Stream.MARKETING, "all", ("skipped", "suppressed")),
+        (Stream.MARKETING, "marketing", ("skipped", "suppressed")),
+        (Stream.MARKETING, "topic:news", ("skipped", "suppressed")),
+        (Stream.MARKETING, "topic:other", ("sent", "")),
+        (Stream.TRANSACTIONAL, "all", ("skipped", "suppressed")),
+        (Stream.TRANSACTIONAL, "marketing", ("sent", "")),
+    ],
+)
+def test_gate_obeys_the_scope_of_a_suppression(
+    stream: Stream, scope: str, expected: tuple[str, str]
+) -> None:
+    message = MessageFactory(stream=stream, topic=TopicFactory())
+    suppress(message.email.upper(), scope)
+    deliver()
+    assert states() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("policy", "said", "expected"),
+    [
+        (TopicPolicy.OPT_IN, None, ("skipped", "consent_missing")),
+        (TopicPolicy.OPT_IN, ConsentState.GRANTED, ("sent", "")),
+        (TopicPolicy.OPT_IN, ConsentState.WITHDRAWN, ("skipped", "consent_withdrawn")),
+        (TopicPolicy.OPT_OUT, None, ("sent", "")),
+        (TopicPolicy.OPT_OUT, ConsentState.WITHDRAWN, ("skipped", "consent_withdrawn")),
+    ],
+)
+def test_gate_obeys_the_topics_consent(
+    policy: TopicPolicy, said: ConsentState | None, expected: tuple[str, str]
+) -> None:
+    topic = TopicFactory(key="asked", policy=policy)
+    message = MessageFactory(stream=Stream.MARKETING, topic=topic)
+    if said is not None:
+        record_consent(message.contact, topic, said, source="test")
+    deliver()
+    assert states() == [expected]
+
+
+def test_marketing_mail_without_topic_is_skipped() -> None:
+    MessageFactory(stream=Stream.MARKETING, topic=None)
+    deliver()
+    assert states() == [("skipped", "no_topic")]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"is_active": False}, ("skipped", "contact_inactive")),
+        ({"email": "", "email_normalized": None}, ("skipped", "no_address")),
+        (
+            {"email": "ü@example.com", "email_normalized": "ü@example.com"},
+            ("skipped", "needs_smtputf8"),
+        ),
+    ],
+)
+def test_gate_refuses_unreachable_contact(
+    change: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    message = MessageFactory()
+    Contact.objects.filter(pk=message.contact_id).update(**change)
+    deliver()
+    assert states() == [expected]
+
+
+def test_message_goes_to_the_address_the_contact_has_now() -> None:
+    message = MessageFactory()
+    new = {"email": "new@example.com", "email_normalized": "new@example.com"}
+    Contact.objects.filter(pk=message.contact_id).update(**new)
+    deliver()
+    assert SandboxMail.objects.get().to_email == "new@example.com"
+    assert Message.objects.get().email == "new@example.com"
+
+
+def test_kill_switch_holds_and_releases() -> None:
+    MessageFactory()
+    stop_sending(Switch.Target.EVERYTHING)
+    deliver()
+    assert states() == [("held", "kill_switch")]
+    assert resume_sending(Switch.Target.EVERYTHING) == 1
+    deliver()
+    assert states() == [("sent", "")]
+
+
+def test_switch_of_another_campaign_holds_nothing() -> None:
+    MessageFactory(origin_campaign="welcome")
+    stop_sending(Switch.Target.CAMPAIGN, "other")
+    deliver()
+    assert states() == [("sent", "")]
+
+
+def test_inactive_provider_and_missing_sender_hold() -> None:
+    provider = ProviderFactory(key="off", is_active=False)
+    MessageFactory(sender__provider=provider, dedupe_key="a")
+    MessageFactory(sender=None, dedupe_key="b")
+    deliver()
+    assert dict(Message.objects.values_list("dedupe_key", "reason")) == {
+        "a": "no_provider",
+        "b": "no_sender",
+    }
+
+
+def test_template_that_cannot_be_rendered_fails_its_message_only() -> None:
+    broken = TemplateFactory(version__html="{% for x in (1..100000000) %}{{ x }}{% endfor %}")
+    MessageFactory(template_version=broken.published, dedupe_key="broken")
+    MessageFactory(dedupe_key="fine")
+    deliver()
+    assert dict(Message.objects.values_list("dedupe_key", "state")) == {
+        "broken": "failed",
+        "fine": "sent",
+    }
+    assert Message.objects.get(dedupe_key="broken").reason == "render_failed"
+
+
+def test_replay_of_a_failed_message_sends_it() -> None:
+    message = MessageFactory(state="failed", reason="refused", failures=1)
+    assert replay_messages([message.pk]) == 1
+    assert replay_messages([message.pk]) == 0
+    deliver()
+    assert states() == [("sent", "")]
+
+
+def test_number_of_queries_is_the_same_for_1_and_50_messages() -> None:
+    topic, template = TopicFactory(), TemplateFactory()
+    counts = []
+    for size in (1, 50):
+        MessageFactory.create_batch(
+            size, stream=Stream.MARKETING, topic=topic, template_version=template.published
+        )
+        with CaptureQueriesContext(connection) as queries:
+            assert deliver_batch(Stream.MARKETING, limit=50) == size
+        counts.append(len(queries))
+    assert counts[0] == counts[1]
+    assert SandboxMail.objects.count() == 51
+
+
+def test_without_redis_a_batch_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    MessageFactory.create_batch(3)
+    monkeypatch.setattr("delivery.engine.open_journal", lambda _id: None)
+    deliver_batch(Stream.TRANSACTIONAL, limit=50)
+    assert sorted(state for state, _ in states()) == ["queued", "queued", "sent"]
+    deliver()
+    assert SandboxMail.objects.count() == 3
+
+
+def test_journal_is_gone_after_the_batch() -> None:
+    MessageFactory.create_batch(2)
+    deliver()
+    assert list(redis_client().scan_iter("handover:*")) == []
