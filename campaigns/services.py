@@ -138,10 +138,11 @@ def _move(campaign: Campaign, old: CampaignState, new: CampaignState) -> bool:
 
 def _step_problems(step: Step, later: list[str]) -> list[str]:
     problems: list[str] = []
-    if step.kind == StepKind.SEND_EMAIL and step.template is None:
-        problems.append("needs a template")
-    elif step.kind == StepKind.SEND_EMAIL and step.template.published_id is None:
-        problems.append(f"its template “{step.template}” has no published version")
+    if step.kind == StepKind.SEND_EMAIL:
+        if step.template is None:
+            problems.append("needs a template")
+        elif step.template.published_id is None:
+            problems.append(f"its template “{step.template}” has no published version")
     if step.kind in (StepKind.DELAY, StepKind.WAIT_FOR_EVENT) and not step.wait_amount:
         problems.append("needs a time to wait")
     if step.kind == StepKind.WAIT_FOR_EVENT:

@@ -42,7 +42,9 @@ def wake_batch(*, limit: int) -> int:
     A batch that fails is tried again one by one, and the one at fault is put off, in the end
     parked where it stands, from where a replay continues it.
     """
-    due = list(Enrollment.objects.due().order_by("wake_at", "pk").values_list("pk", flat=True)[:limit])
+    due = list(
+        Enrollment.objects.due().order_by("wake_at", "pk").values_list("pk", flat=True)[:limit]
+    )
     if not due:
         return 0
     try:
@@ -86,7 +88,11 @@ def _lock(ids: Sequence[UUID]) -> tuple[list[Enrollment], dict[int, Contact]]:
     contacts = {
         c.pk: c for c in people.select_for_update(skip_locked=True, no_key=True, of=("self",))
     }
-    rows = Enrollment.objects.due().filter(pk__in=ids, contact_id__in=contacts).order_by("wake_at", "pk")
+    rows = (
+        Enrollment.objects.due()
+        .filter(pk__in=ids, contact_id__in=contacts)
+        .order_by("wake_at", "pk")
+    )
     return list(rows.select_related("campaign__published", "revision")), contacts
 
 

@@ -66,16 +66,15 @@ def _move(moved: Sequence[tuple[int, Enrollment]]) -> None:
 def _messages(mails: Sequence[Mail], contacts: Mapping[int, Contact]) -> list[Message]:
     if not mails:
         return []
-    wanted = {mail.step.template_id for mail in mails}
-    published = dict(Template.objects.filter(pk__in=wanted).values_list("pk", "published_id"))
-    return [
-        _message(mail, contacts[mail.enrollment.contact_id], published[mail.step.template_id])
-        for mail in mails
-    ]
+    wanted = {template_id for mail in mails if (template_id := mail.step.template_id)}
+    templates = Template.objects.filter(pk__in=wanted).select_related("published").in_bulk()
+    return [_message(mail, contacts[mail.enrollment.contact_id], templates) for mail in mails]
 
 
-def _message(mail: Mail, contact: Contact, version_id: int | None) -> Message:
+def _message(mail: Mail, contact: Contact, templates: Mapping[int, Template]) -> Message:
     enrollment, plan, step = mail.enrollment, mail.plan, mail.step
+    # Publishing asks for a template with a published version, and neither can be taken away.
+    template = templates[step.template_id or 0]
     return Message(
         id=mail.message_id,
         # One message per step of an enrollment, whatever is run twice above.
@@ -86,7 +85,7 @@ def _message(mail: Mail, contact: Contact, version_id: int | None) -> Message:
         stream=Stream(plan.stream),
         topic_id=plan.topic_id,
         sender_id=plan.sender_id,
-        template_version_id=version_id,
+        template_version=template.published,
         context=_context(enrollment, contact),
         origin_event_id=enrollment.event_id,
         origin_campaign=plan.campaign_key,

@@ -139,7 +139,7 @@ def _save(changed: Mapping[int, Contact]) -> bool:
     if not changed:
         return True
     for contact in changed.values():
-        contact.updated_at = Now()  # type: ignore[assignment]
+        contact.updated_at = Now()
     try:
         with transaction.atomic():
             Contact.objects.bulk_update(

@@ -15,6 +15,7 @@ what came of them. What is believed after a crash:
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from typing import Any
 from uuid import UUID
 
 import redis
@@ -87,7 +88,9 @@ class Journal:
     def done(self, verdicts: Iterable[tuple[UUID, Verdict]]) -> None:
         """Note outcomes. A failure is no harm: what is begun and not done counts as unknown."""
         try:
-            entries = {str(message): json.dumps(asdict(verdict)) for message, verdict in verdicts}
+            entries: dict[Any, Any] = {
+                str(message): json.dumps(asdict(verdict)) for message, verdict in verdicts
+            }
             if entries:
                 self._client.hset(self._key, mapping=entries)
         except RedisError:

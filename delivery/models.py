@@ -206,6 +206,13 @@ class Message(models.Model):
         return str(self.pk)
 
 
+class DeadLetter(Message):
+    """A message whose delivery failed for good, as a list of its own in the admin."""
+
+    class Meta:
+        proxy = True
+
+
 class Attempt(models.Model):
     """One hand-over of one message and what the provider said to it."""
 

@@ -94,7 +94,7 @@ def _retry(message_id: UUID, attempt: int, verdict: Verdict, failures: int) -> S
 def backoff(attempt: int) -> float:
     """Seconds to wait after this attempt: exponential, with half of it random, so that what
     failed together does not come back together."""
-    ceiling = settings.EMAILAUTO.provider.retry.backoff_ms / 1000 * 2 ** min(attempt - 1, 20)
+    ceiling: float = settings.EMAILAUTO.provider.retry.backoff_ms / 1000 * 2 ** min(attempt - 1, 20)
     return random.uniform(0.5, 1.0) * min(ceiling, MAX_BACKOFF)  # noqa: S311 - jitter, no secret
 
 

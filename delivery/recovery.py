@@ -104,7 +104,8 @@ def release_held() -> int:
                    OR (s.target = 'provider' AND s.key = p.key))
             """
         )
-        return cursor.rowcount
+        released: int = cursor.rowcount
+    return released
 
 
 def _fates(expired: Iterable[Message]) -> dict[UUID, Verdict | None]:

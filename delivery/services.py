@@ -8,7 +8,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from common.bell import ring
-from delivery.models import Message, Switch
+from delivery.models import Message, Sender, Switch
 from delivery.recovery import release_held
 from delivery.states import DEAD_LETTER_STATES, MessageState, Reason, Stream
 
@@ -69,6 +69,13 @@ def resume_sending(target: str, key: str = "") -> int:
         Switch.objects.filter(target=target, key=key).delete()
         released = release_held()
     return _wake(released)
+
+
+def make_default_sender(sender: Sender) -> None:
+    """The sender of every campaign that names none, in place of the one before."""
+    with transaction.atomic():
+        Sender.objects.filter(is_default=True).update(is_default=False)
+        Sender.objects.filter(pk=sender.pk).update(is_default=True)
 
 
 def _wake(moved: int) -> int:

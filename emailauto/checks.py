@@ -1,1 +1,80 @@
-"""System checks across rooms."""
+"""System checks across rooms: what would run, but not as its operator believes.
+
+`webhooks.checks` has its own. Ids are stable: E = refuse to deploy, W = look at it.
+"""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+
+from delivery.routes import configured_backend
+
+
+@register(Tags.security, deploy=True)
+def public_url_is_https(**_: Any) -> list[CheckMessage]:
+    """RFC 8058 one-click links have to be https."""
+    if urlsplit(settings.PUBLIC_URL).scheme == "https":
+        return []
+    hint = "PUBLIC_URL=https://mail.example.com"
+    return [Error("Links in mails are not https.", hint=hint, id="emailauto.E001")]
+
+
+@register(Tags.security, deploy=True)
+def hash_key_is_its_own(**_: Any) -> list[CheckMessage]:
+    """Rotating SECRET_KEY must not lose the suppressed addresses."""
+    if settings.ADDRESS_HASH_KEY != settings.SECRET_KEY:
+        return []
+    return [
+        Error(
+            "ADDRESS_HASH_KEY equals SECRET_KEY, so rotating one would lose every suppression.",
+            hint="Give ADDRESS_HASH_KEY a value of its own and never change it.",
+            id="emailauto.E002",
+        )
+    ]
+
+
+@register(deploy=True)
+def mail_leaves_this_machine(**_: Any) -> list[CheckMessage]:
+    """A deployment whose provider is the sandbox sends nothing to anybody."""
+    if configured_backend() != "sandbox":
+        return []
+    config = settings.EMAILAUTO.provider
+    name = config.api_key_env or "(none named)"
+    return [
+        Warning(
+            "The default provider is the sandbox inbox: no mail leaves.",
+            hint=f"Set {name}, the key of provider.type {config.type!r}, or EMAIL_URL.",
+            id="emailauto.W003",
+        )
+    ]
+
+
+@register()
+def lease_outlasts_a_hand_over(**_: Any) -> list[CheckMessage]:
+    """A lease shorter than a provider's timeout makes healthy workers look dead."""
+    if settings.LEASE_SECONDS > settings.EMAIL_TIMEOUT:
+        return []
+    return [
+        Warning(
+            f"LEASE_SECONDS ({settings.LEASE_SECONDS}) is not longer than a hand-over may take "
+            f"({settings.EMAIL_TIMEOUT} s): slow mails will be shown as unknown for a while.",
+            id="emailauto.W004",
+        )
+    ]
+
+
+@register()
+def compliance_is_not_loosened_unnoticed(**_: Any) -> list[CheckMessage]:
+    """Consent checks can be switched off; whoever does should read it on every start."""
+    compliance = settings.EMAILAUTO.compliance
+    if compliance.consent_check and compliance.gdpr:
+        return []
+    return [
+        Warning(
+            "Topics marked opt-in are mailed without consent on record "
+            "(compliance.consent_check or compliance.gdpr is false).",
+            id="emailauto.W005",
+        )
+    ]

@@ -20,14 +20,14 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A mapping of the file; what it does not declare is an error."""
 
 
-class Retry(Section):
+class Retry(Section, frozen=True):
     """How often a hand-over that was provably not accepted is tried again."""
 
     max_attempts: Positive = 3
     backoff_ms: Positive = 1000
 
 
-class ProviderConfig(Section):
+class ProviderConfig(Section, frozen=True):
     """The default provider: an Anymail backend's name, and the env variable with its key."""
 
     type: Text = "sandbox"
@@ -38,7 +38,7 @@ class ProviderConfig(Section):
     retry: Retry = Retry()
 
 
-class Queue(Section):
+class Queue(Section, frozen=True):
     """One broker queue: its name, how many messages a consumer holds, where bad ones go."""
 
     name: Text = "marketing.events"
@@ -46,13 +46,13 @@ class Queue(Section):
     dlq: Text = "marketing.events.dlq"
 
 
-class Queues(Section):
+class Queues(Section, frozen=True):
     """The broker queues events are consumed from."""
 
     marketing_events: Queue = Queue()
 
 
-class Templates(Section):
+class Templates(Section, frozen=True):
     """Template files and their cache."""
 
     base_dir: Text = "./templates"
@@ -61,7 +61,7 @@ class Templates(Section):
     """Seconds a parsed template stays in a worker's memory."""
 
 
-class SuppressionConfig(Section):
+class SuppressionConfig(Section, frozen=True):
     """The mirror of the suppression list for other services; PostgreSQL stays the truth."""
 
     storage: Literal["redis", "postgres"] = "redis"
@@ -70,7 +70,7 @@ class SuppressionConfig(Section):
     """Seconds between two full synchronisations of the mirror."""
 
 
-class Compliance(Section):
+class Compliance(Section, frozen=True):
     """What the gate asks of consent."""
 
     gdpr: bool = True
@@ -78,7 +78,7 @@ class Compliance(Section):
     consent_check: bool = True
 
 
-class Config(Section):
+class Config(Section, frozen=True):
     """The whole file."""
 
     version: Literal["1.0"] = "1.0"

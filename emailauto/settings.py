@@ -14,6 +14,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 
 from emailauto.config import load_config
+from emailauto.unfold import UNFOLD  # noqa: F401 - the admin's look, a setting like any other
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = Path(os.environ.get("EMAILAUTO_VAR") or BASE_DIR / "var")
@@ -142,6 +143,7 @@ ANYMAIL = {"WEBHOOK_SECRET": WEBHOOK_SECRET, "REQUESTS_TIMEOUT": (5, 30)}
 INSTALLED_APPS = [
     "unfold",
     "unfold.contrib.filters",
+    "unfold.contrib.forms",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -210,9 +212,9 @@ USE_I18N = True
 USE_TZ = True
 
 STATIC_URL = "/static/"
-STATIC_ROOT = env("STATIC_ROOT", default="") or str(VAR_DIR / "static")
-# `collectstatic` is a deployment's step; until it was run the files come from the packages.
-WHITENOISE_USE_FINDERS = not Path(STATIC_ROOT).is_dir()
+# Where a deployment ran `collectstatic`; without it the files come from the packages.
+STATIC_ROOT: str | None = env("STATIC_ROOT", default="") or None
+WHITENOISE_USE_FINDERS = STATIC_ROOT is None
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = 5 * 1024 * 1024
 

@@ -9,7 +9,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from common.api import ApiError
-from events.models import Scope
+from events.models import ApiKey, Scope
 from events.services import Recorded, record_events
 from events.wire import EventIn, Problem, parse_event
 
@@ -64,6 +64,7 @@ class EventsView(APIView):
         },
     )
     def post(self, request: Request) -> Response:
+        assert isinstance(request.auth, ApiKey)  # HasScope has asked
         if isinstance(request.data, list):
             return _answer_list(request.data, request.auth.source)
         return _answer_one(request.data, request.auth.source)

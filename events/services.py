@@ -5,9 +5,10 @@ from enum import StrEnum
 
 import msgspec
 from django.db import connection
+from django.db.models.functions import Now
 
 from common.bell import ring
-from events.models import Event
+from events.models import ApiKey, Event
 from events.states import EventState
 from events.wire import EventIn
 
@@ -99,3 +100,8 @@ def replay_dead(event_ids: Sequence[int]) -> int:
     if revived:
         ring("events")
     return revived
+
+
+def revoke_keys(key_ids: Sequence[int]) -> int:
+    """Refuse these API keys from now on; returns how many were still valid. Idempotent."""
+    return ApiKey.objects.filter(pk__in=key_ids, revoked_at=None).update(revoked_at=Now())

@@ -10,162 +10,477 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('contacts', '0001_initial'),
-        ('content', '0001_initial'),
-        ('delivery', '0001_initial'),
-        ('events', '0001_initial'),
+        ("contacts", "0001_initial"),
+        ("content", "0001_initial"),
+        ("delivery", "0001_initial"),
+        ("events", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Campaign',
+            name="Campaign",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('key', models.SlugField(max_length=60, unique=True)),
-                ('name', models.CharField(max_length=100)),
-                ('description', models.TextField(blank=True)),
-                ('stream', models.CharField(choices=[('transactional', 'Transactional'), ('marketing', 'Marketing')], default='marketing', max_length=20)),
-                ('state', models.CharField(choices=[('draft', 'Draft'), ('live', 'Live'), ('paused', 'Paused'), ('stopped', 'Stopped')], default='draft', editable=False, max_length=10)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('sender', models.ForeignKey(blank=True, help_text='Empty: the default sender.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='delivery.sender')),
-                ('topic', models.ForeignKey(blank=True, help_text='Marketing mail needs one: it is what people consent to and unsubscribe from.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='contacts.topic')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("key", models.SlugField(max_length=60, unique=True)),
+                ("name", models.CharField(max_length=100)),
+                ("description", models.TextField(blank=True)),
+                (
+                    "stream",
+                    models.CharField(
+                        choices=[("transactional", "Transactional"), ("marketing", "Marketing")],
+                        default="marketing",
+                        max_length=20,
+                    ),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("draft", "Draft"),
+                            ("live", "Live"),
+                            ("paused", "Paused"),
+                            ("stopped", "Stopped"),
+                        ],
+                        default="draft",
+                        editable=False,
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
+                ),
+                (
+                    "sender",
+                    models.ForeignKey(
+                        blank=True,
+                        help_text="Empty: the default sender.",
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="delivery.sender",
+                    ),
+                ),
+                (
+                    "topic",
+                    models.ForeignKey(
+                        blank=True,
+                        help_text="Marketing mail needs one: it is what people consent to and unsubscribe from.",
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="contacts.topic",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['name'],
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='Revision',
+            name="Revision",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('number', models.PositiveIntegerField()),
-                ('snapshot', models.JSONField()),
-                ('trigger_types', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=200), size=None)),
-                ('published_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('campaign', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='revisions', to='campaigns.campaign')),
-                ('published_by', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("number", models.PositiveIntegerField()),
+                ("snapshot", models.JSONField()),
+                (
+                    "trigger_types",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=200), size=None
+                    ),
+                ),
+                (
+                    "published_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
+                ),
+                (
+                    "campaign",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="revisions",
+                        to="campaigns.campaign",
+                    ),
+                ),
+                (
+                    "published_by",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-number'],
+                "ordering": ["-number"],
             },
         ),
         migrations.CreateModel(
-            name='Enrollment',
+            name="Enrollment",
             fields=[
-                ('id', models.UUIDField(default=common.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('entry_key', models.CharField(max_length=310)),
-                ('event_id', models.CharField(max_length=200)),
-                ('event_at', models.DateTimeField()),
-                ('context', models.JSONField(default=dict)),
-                ('state', models.CharField(choices=[('waiting', 'Waiting'), ('finished', 'Finished'), ('exited', 'Exited'), ('parked', 'Parked')], default='waiting', max_length=10)),
-                ('exit_reason', models.CharField(blank=True, choices=[('step', 'A step said so'), ('stopped', 'The campaign was stopped')], max_length=20)),
-                ('step_key', models.CharField(blank=True, max_length=60)),
-                ('seq', models.PositiveSmallIntegerField(default=0)),
-                ('wake_at', models.DateTimeField(blank=True, null=True)),
-                ('attempts', models.PositiveSmallIntegerField(default=0)),
-                ('error', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('campaign', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='enrollments', to='campaigns.campaign')),
-                ('contact', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='enrollments', to='contacts.contact')),
-                ('revision', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='campaigns.revision')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=common.ids.uuid7, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("entry_key", models.CharField(max_length=310)),
+                ("event_id", models.CharField(max_length=200)),
+                ("event_at", models.DateTimeField()),
+                ("context", models.JSONField(default=dict)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("waiting", "Waiting"),
+                            ("finished", "Finished"),
+                            ("exited", "Exited"),
+                            ("parked", "Parked"),
+                        ],
+                        default="waiting",
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "exit_reason",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("step", "A step said so"),
+                            ("stopped", "The campaign was stopped"),
+                        ],
+                        max_length=20,
+                    ),
+                ),
+                ("step_key", models.CharField(blank=True, max_length=60)),
+                ("seq", models.PositiveSmallIntegerField(default=0)),
+                ("wake_at", models.DateTimeField(blank=True, null=True)),
+                ("attempts", models.PositiveSmallIntegerField(default=0)),
+                ("error", models.TextField(blank=True)),
+                (
+                    "created_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
+                ),
+                (
+                    "campaign",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="enrollments",
+                        to="campaigns.campaign",
+                    ),
+                ),
+                (
+                    "contact",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="enrollments",
+                        to="contacts.contact",
+                    ),
+                ),
+                (
+                    "revision",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="campaigns.revision",
+                    ),
+                ),
             ],
         ),
         migrations.AddField(
-            model_name='campaign',
-            name='published',
-            field=models.ForeignKey(blank=True, editable=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='campaigns.revision'),
+            model_name="campaign",
+            name="published",
+            field=models.ForeignKey(
+                blank=True,
+                editable=False,
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="+",
+                to="campaigns.revision",
+            ),
         ),
         migrations.CreateModel(
-            name='Rule',
+            name="Rule",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('condition', models.JSONField(blank=True, default=dict, help_text='Empty: every event of this type.')),
-                ('entry_key_path', models.CharField(blank=True, help_text='Path whose value a person enters with only once, e.g. payload.cart_id. Empty: every event counts.', max_length=200, verbose_name='once per')),
-                ('campaign', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='rules', to='campaigns.campaign')),
-                ('event_type', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='events.eventtype')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "condition",
+                    models.JSONField(
+                        blank=True, default=dict, help_text="Empty: every event of this type."
+                    ),
+                ),
+                (
+                    "entry_key_path",
+                    models.CharField(
+                        blank=True,
+                        help_text="Path whose value a person enters with only once, e.g. payload.cart_id. Empty: every event counts.",
+                        max_length=200,
+                        verbose_name="once per",
+                    ),
+                ),
+                (
+                    "campaign",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="rules",
+                        to="campaigns.campaign",
+                    ),
+                ),
+                (
+                    "event_type",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="events.eventtype",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['id'],
+                "ordering": ["id"],
             },
         ),
         migrations.CreateModel(
-            name='Step',
+            name="Step",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('position', models.PositiveSmallIntegerField(default=1)),
-                ('key', models.SlugField(help_text='Stays the same when the step is edited or moved.', max_length=60)),
-                ('kind', models.CharField(choices=[('send_email', 'Send an e-mail'), ('delay', 'Wait for a while'), ('wait_for_event', 'Wait for an event'), ('exit', 'Leave the campaign')], default='send_email', max_length=20)),
-                ('wait_amount', models.PositiveIntegerField(blank=True, help_text='How long to wait, for an event: at the most.', null=True)),
-                ('wait_unit', models.CharField(choices=[('seconds', 'Seconds'), ('minutes', 'Minutes'), ('hours', 'Hours'), ('days', 'Days')], default='hours', max_length=10)),
-                ('match_path', models.CharField(blank=True, help_text='Path that must be equal in the awaited and the entry event.', max_length=200)),
-                ('on_event', models.CharField(blank=True, help_text='Key of a later step, or exit. Empty: the next step.', max_length=60, verbose_name='if it arrives')),
-                ('on_timeout', models.CharField(blank=True, help_text='Key of a later step, or exit. Empty: the next step.', max_length=60, verbose_name='if it does not')),
-                ('campaign', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='steps', to='campaigns.campaign')),
-                ('event_type', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='events.eventtype')),
-                ('template', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='content.template')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("position", models.PositiveSmallIntegerField(default=1)),
+                (
+                    "key",
+                    models.SlugField(
+                        help_text="Stays the same when the step is edited or moved.", max_length=60
+                    ),
+                ),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("send_email", "Send an e-mail"),
+                            ("delay", "Wait for a while"),
+                            ("wait_for_event", "Wait for an event"),
+                            ("exit", "Leave the campaign"),
+                        ],
+                        default="send_email",
+                        max_length=20,
+                    ),
+                ),
+                (
+                    "wait_amount",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        help_text="How long to wait, for an event: at the most.",
+                        null=True,
+                    ),
+                ),
+                (
+                    "wait_unit",
+                    models.CharField(
+                        choices=[
+                            ("seconds", "Seconds"),
+                            ("minutes", "Minutes"),
+                            ("hours", "Hours"),
+                            ("days", "Days"),
+                        ],
+                        default="hours",
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "match_path",
+                    models.CharField(
+                        blank=True,
+                        help_text="Path that must be equal in the awaited and the entry event.",
+                        max_length=200,
+                    ),
+                ),
+                (
+                    "on_event",
+                    models.CharField(
+                        blank=True,
+                        help_text="Key of a later step, or exit. Empty: the next step.",
+                        max_length=60,
+                        verbose_name="if it arrives",
+                    ),
+                ),
+                (
+                    "on_timeout",
+                    models.CharField(
+                        blank=True,
+                        help_text="Key of a later step, or exit. Empty: the next step.",
+                        max_length=60,
+                        verbose_name="if it does not",
+                    ),
+                ),
+                (
+                    "campaign",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="steps",
+                        to="campaigns.campaign",
+                    ),
+                ),
+                (
+                    "event_type",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="events.eventtype",
+                    ),
+                ),
+                (
+                    "template",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="content.template",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['position', 'id'],
+                "ordering": ["position", "id"],
             },
         ),
         migrations.CreateModel(
-            name='StepRun',
+            name="StepRun",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('seq', models.PositiveSmallIntegerField()),
-                ('step_key', models.CharField(max_length=60)),
-                ('kind', models.CharField(choices=[('send_email', 'Send an e-mail'), ('delay', 'Wait for a while'), ('wait_for_event', 'Wait for an event'), ('exit', 'Leave the campaign')], max_length=20)),
-                ('outcome', models.CharField(blank=True, max_length=30)),
-                ('at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('enrollment', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='step_runs', to='campaigns.enrollment')),
-                ('message', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='delivery.message')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("seq", models.PositiveSmallIntegerField()),
+                ("step_key", models.CharField(max_length=60)),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("send_email", "Send an e-mail"),
+                            ("delay", "Wait for a while"),
+                            ("wait_for_event", "Wait for an event"),
+                            ("exit", "Leave the campaign"),
+                        ],
+                        max_length=20,
+                    ),
+                ),
+                ("outcome", models.CharField(blank=True, max_length=30)),
+                ("at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "enrollment",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="step_runs",
+                        to="campaigns.enrollment",
+                    ),
+                ),
+                (
+                    "message",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="delivery.message",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['seq'],
+                "ordering": ["seq"],
             },
         ),
         migrations.CreateModel(
-            name='Wait',
+            name="Wait",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('event_type', models.CharField(max_length=200)),
-                ('match_path', models.CharField(blank=True, max_length=200)),
-                ('match_value', models.CharField(blank=True, max_length=200)),
-                ('contact', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='contacts.contact')),
-                ('enrollment', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='wait', to='campaigns.enrollment')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("event_type", models.CharField(max_length=200)),
+                ("match_path", models.CharField(blank=True, max_length=200)),
+                ("match_value", models.CharField(blank=True, max_length=200)),
+                (
+                    "contact",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="contacts.contact",
+                    ),
+                ),
+                (
+                    "enrollment",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="wait",
+                        to="campaigns.enrollment",
+                    ),
+                ),
             ],
         ),
         migrations.AddIndex(
-            model_name='revision',
-            index=django.contrib.postgres.indexes.GinIndex(fields=['trigger_types'], name='revision_triggers'),
+            model_name="revision",
+            index=django.contrib.postgres.indexes.GinIndex(
+                fields=["trigger_types"], name="revision_triggers"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='revision',
-            constraint=models.UniqueConstraint(fields=('campaign', 'number'), name='revision_number_once'),
+            model_name="revision",
+            constraint=models.UniqueConstraint(
+                fields=("campaign", "number"), name="revision_number_once"
+            ),
         ),
         migrations.AddIndex(
-            model_name='enrollment',
-            index=models.Index(condition=models.Q(('state', 'waiting')), fields=['wake_at', 'id'], name='enrollment_due'),
+            model_name="enrollment",
+            index=models.Index(
+                condition=models.Q(("state", "waiting")),
+                fields=["wake_at", "id"],
+                name="enrollment_due",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='enrollment',
-            constraint=models.UniqueConstraint(fields=('campaign', 'contact', 'entry_key'), name='enrolled_once_per_key'),
+            model_name="enrollment",
+            constraint=models.UniqueConstraint(
+                fields=("campaign", "contact", "entry_key"), name="enrolled_once_per_key"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='step',
-            constraint=models.UniqueConstraint(fields=('campaign', 'key'), name='step_key_once'),
+            model_name="step",
+            constraint=models.UniqueConstraint(fields=("campaign", "key"), name="step_key_once"),
         ),
         migrations.AddConstraint(
-            model_name='steprun',
-            constraint=models.UniqueConstraint(fields=('enrollment', 'seq'), name='step_run_once'),
+            model_name="steprun",
+            constraint=models.UniqueConstraint(fields=("enrollment", "seq"), name="step_run_once"),
         ),
         migrations.AddIndex(
-            model_name='wait',
-            index=models.Index(fields=['contact', 'event_type'], name='wait_of_contact'),
+            model_name="wait",
+            index=models.Index(fields=["contact", "event_type"], name="wait_of_contact"),
         ),
     ]

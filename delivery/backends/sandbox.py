@@ -1,6 +1,7 @@
 """A Django e-mail backend that delivers into the sandbox inbox."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
@@ -38,7 +39,7 @@ class SandboxBackend(BaseEmailBackend):
         if not emails:
             return 0
         rows = [_row(email) for email in emails]
-        columns = {
+        columns: dict[str, Any] = {
             "ids": [email.message_uuid for email in emails],
             "attempts": [email.attempt for email in emails],
             "from": [row.from_email for row in rows],
@@ -60,5 +61,5 @@ def _row(email: EmailMessage) -> SandboxMail:
         from_email=str(email.from_email)[:320],
         to_email=", ".join(email.recipients())[:320],
         subject=str(email.subject)[:1000],
-        raw=email.message().as_bytes(linesep="\r\n"),
+        raw=email.message().as_bytes(linesep="\r\n"),  # type: ignore[call-arg]
     )

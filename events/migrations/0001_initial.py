@@ -7,73 +7,190 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='ApiKey',
+            name="ApiKey",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=100)),
-                ('prefix', models.CharField(editable=False, max_length=8, unique=True)),
-                ('secret_hash', models.BinaryField(max_length=32)),
-                ('source', models.CharField(default='api', help_text='Namespace of the event ids posted with this key.', max_length=100)),
-                ('scopes', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('events:write', 'Post events'), ('messages:read', 'Read messages')], max_length=30), default=events.models.default_scopes, size=None)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('expires_at', models.DateTimeField(blank=True, null=True)),
-                ('revoked_at', models.DateTimeField(blank=True, null=True)),
-                ('last_used_at', models.DateTimeField(blank=True, editable=False, null=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(max_length=100)),
+                ("prefix", models.CharField(editable=False, max_length=8, unique=True)),
+                ("secret_hash", models.BinaryField(max_length=32)),
+                (
+                    "source",
+                    models.CharField(
+                        default="api",
+                        help_text="Namespace of the event ids posted with this key.",
+                        max_length=100,
+                    ),
+                ),
+                (
+                    "scopes",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(
+                            choices=[
+                                ("events:write", "Post events"),
+                                ("messages:read", "Read messages"),
+                            ],
+                            max_length=30,
+                        ),
+                        default=events.models.default_scopes,
+                        size=None,
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("expires_at", models.DateTimeField(blank=True, null=True)),
+                ("revoked_at", models.DateTimeField(blank=True, null=True)),
+                ("last_used_at", models.DateTimeField(blank=True, editable=False, null=True)),
             ],
             options={
-                'verbose_name': 'API key',
-                'ordering': ['name'],
+                "verbose_name": "API key",
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='EventType',
+            name="EventType",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=200, unique=True)),
-                ('description', models.CharField(blank=True, max_length=300)),
-                ('user_id_paths', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=200), blank=True, default=events.models.default_user_id_paths, size=None)),
-                ('email_paths', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=200), blank=True, default=events.models.default_email_paths, size=None)),
-                ('profile_paths', models.JSONField(blank=True, default=events.models.default_profile_paths, help_text='Contact attribute → paths in the event; the first one found is stored.')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(max_length=200, unique=True)),
+                ("description", models.CharField(blank=True, max_length=300)),
+                (
+                    "user_id_paths",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=200),
+                        blank=True,
+                        default=events.models.default_user_id_paths,
+                        size=None,
+                    ),
+                ),
+                (
+                    "email_paths",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=200),
+                        blank=True,
+                        default=events.models.default_email_paths,
+                        size=None,
+                    ),
+                ),
+                (
+                    "profile_paths",
+                    models.JSONField(
+                        blank=True,
+                        default=events.models.default_profile_paths,
+                        help_text="Contact attribute → paths in the event; the first one found is stored.",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['name'],
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='Event',
+            name="Event",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('source', models.CharField(default='api', max_length=100)),
-                ('event_id', models.CharField(max_length=200)),
-                ('type', models.CharField(max_length=200)),
-                ('user_id', models.CharField(blank=True, max_length=200)),
-                ('occurred_at', models.DateTimeField()),
-                ('received_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('payload', models.JSONField(default=dict)),
-                ('metadata', models.JSONField(default=dict)),
-                ('body_hash', models.BinaryField(max_length=32)),
-                ('state', models.CharField(choices=[('pending', 'Pending'), ('processed', 'Processed'), ('ignored', 'Ignored'), ('dead', 'Dead')], default='pending', max_length=10)),
-                ('reason', models.CharField(blank=True, choices=[('no_campaign', 'No campaign listens to this event type'), ('not_matched', "No campaign's rule matched"), ('campaign_paused', 'Every matching campaign is paused'), ('already_enrolled', 'The person is or was in the campaign with this key'), ('no_person', 'Neither a user id nor a valid e-mail address in the event')], max_length=30)),
-                ('outcome', models.JSONField(default=list, help_text='What each listening campaign made of the event.')),
-                ('contact_id', models.BigIntegerField(blank=True, null=True)),
-                ('processed_at', models.DateTimeField(blank=True, null=True)),
-                ('due_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('attempts', models.PositiveSmallIntegerField(default=0)),
-                ('claimed_until', models.DateTimeField(blank=True, null=True)),
-                ('lease_owner', models.CharField(blank=True, max_length=80)),
-                ('error', models.TextField(blank=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("source", models.CharField(default="api", max_length=100)),
+                ("event_id", models.CharField(max_length=200)),
+                ("type", models.CharField(max_length=200)),
+                ("user_id", models.CharField(blank=True, max_length=200)),
+                ("occurred_at", models.DateTimeField()),
+                (
+                    "received_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
+                ),
+                ("payload", models.JSONField(default=dict)),
+                ("metadata", models.JSONField(default=dict)),
+                ("body_hash", models.BinaryField(max_length=32)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("pending", "Pending"),
+                            ("processed", "Processed"),
+                            ("ignored", "Ignored"),
+                            ("dead", "Dead"),
+                        ],
+                        default="pending",
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "reason",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("no_campaign", "No campaign listens to this event type"),
+                            ("not_matched", "No campaign's rule matched"),
+                            ("campaign_paused", "Every matching campaign is paused"),
+                            (
+                                "already_enrolled",
+                                "The person is or was in the campaign with this key",
+                            ),
+                            (
+                                "no_person",
+                                "Neither a user id nor a valid e-mail address in the event",
+                            ),
+                        ],
+                        max_length=30,
+                    ),
+                ),
+                (
+                    "outcome",
+                    models.JSONField(
+                        default=list, help_text="What each listening campaign made of the event."
+                    ),
+                ),
+                ("contact_id", models.BigIntegerField(blank=True, null=True)),
+                ("processed_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "due_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
+                ),
+                ("attempts", models.PositiveSmallIntegerField(default=0)),
+                ("claimed_until", models.DateTimeField(blank=True, null=True)),
+                ("lease_owner", models.CharField(blank=True, max_length=80)),
+                ("error", models.TextField(blank=True)),
             ],
             options={
-                'indexes': [models.Index(condition=models.Q(('state', 'pending')), fields=['due_at', 'id'], name='event_due'), models.Index(condition=models.Q(('state', 'dead')), fields=['id'], name='event_dead'), models.Index(condition=models.Q(('contact_id__isnull', False)), fields=['contact_id', 'type', 'occurred_at'], name='event_of_contact'), models.Index(fields=['type', '-id'], name='event_newest_of_type')],
-                'constraints': [models.UniqueConstraint(fields=('source', 'event_id'), name='event_once_per_source')],
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("state", "pending")),
+                        fields=["due_at", "id"],
+                        name="event_due",
+                    ),
+                    models.Index(
+                        condition=models.Q(("state", "dead")), fields=["id"], name="event_dead"
+                    ),
+                    models.Index(
+                        condition=models.Q(("contact_id__isnull", False)),
+                        fields=["contact_id", "type", "occurred_at"],
+                        name="event_of_contact",
+                    ),
+                    models.Index(fields=["type", "-id"], name="event_newest_of_type"),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("source", "event_id"), name="event_once_per_source"
+                    )
+                ],
             },
         ),
     ]

@@ -1,0 +1,149 @@
+"""What became of a message, in words: "why did Alice not get this?" Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from delivery.models import Attempt, Message
+from delivery.states import MessageState, Reason
+from suppression.states import scope_in_words
+
+STATE_TONES: dict[str, str] = {
+    MessageState.QUEUED: "blue",
+    MessageState.CLAIMED: "blue",
+    MessageState.DISPATCHING: "blue",
+    MessageState.SENT: "green",
+    MessageState.RETRY: "amber",
+    MessageState.UNKNOWN: "amber",
+    MessageState.FAILED: "red",
+    MessageState.DEAD: "red",
+    MessageState.SKIPPED: "grey",
+    MessageState.HELD: "amber",
+}
+
+_VERDICTS = {
+    "accepted": ("The provider took it", "green"),
+    "retry": ("The provider did not take it", "amber"),
+    "permanent": ("The provider refused it", "red"),
+    "unknown": ("No answer that can be trusted", "amber"),
+}
+
+_CAME_BACK = (
+    ("delivered_at", "Delivered", "green"),
+    ("opened_at", "Opened", "green"),
+    ("clicked_at", "Clicked", "green"),
+    ("bounced_at", "Bounced", "red"),
+    ("complained_at", "Marked as spam", "red"),
+    ("unsubscribed_at", "Unsubscribed", "amber"),
+)
+
+_STATES: dict[str, str] = {
+    MessageState.QUEUED: "It waits for its turn and leaves as soon as a worker is free.",
+    MessageState.CLAIMED: "A worker is preparing it right now.",
+    MessageState.DISPATCHING: "It is being handed over to the provider right now.",
+    MessageState.RETRY: "The provider did not take it yet; it will be tried again.",
+    MessageState.UNKNOWN: "Nobody knows whether the provider took it, so it is not sent again.",
+    MessageState.FAILED: "It was not sent.",
+    MessageState.DEAD: "It was not sent, and it is not tried again.",
+    MessageState.SKIPPED: "It was not sent.",
+    MessageState.HELD: "It is held back and leaves when the cause is gone.",
+}
+
+_ADVICE: dict[str, str] = {
+    Reason.NO_ADDRESS: "Add the address on the contact's page; the next event will reach them.",
+    Reason.CONTACT_INACTIVE: "Set the contact active again if they may be mailed.",
+    Reason.SUPPRESSED: "The person, their mailbox provider or an operator asked for this. "
+    "Lift it under Suppressions only if the person asks for it.",
+    Reason.NO_TOPIC: "Choose a topic on the campaign and publish it.",
+    Reason.CONSENT_MISSING: "The topic's policy asks for consent before the first mail. "
+    "If the person gave it, record it on the contact's page.",
+    Reason.CONSENT_WITHDRAWN: "Only the person can give it again.",
+    Reason.CAMPAIGN_PAUSED: "Resume the campaign and it leaves.",
+    Reason.CAMPAIGN_STOPPED: "Mail of a stopped campaign is not sent any more.",
+    Reason.KILL_SWITCH: "Switch sending on again under Switches and it leaves.",
+    Reason.NO_SENDER: "Add a default sender, then replay the message.",
+    Reason.NO_PROVIDER: "Set the sender's provider active, then replay the message.",
+    Reason.GATE_FAILED: "When in doubt, nothing leaves. Replay it once the cause is fixed.",
+    Reason.RENDER_FAILED: "Correct and publish the template. This message keeps the version it "
+    "was made with; the next event uses the new one.",
+    Reason.CRASHED: "Replay it once the cause is found; the workers' logs name it.",
+    Reason.REFUSED: "The provider said no for good. Replaying helps only if something changed.",
+    Reason.ATTEMPTS_EXHAUSTED: "Replay it once the provider is well again.",
+    Reason.OUTCOME_UNKNOWN: "Look for the Message-ID in the provider's log, then say what you "
+    "found with one of the buttons.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One line of a message's timeline."""
+
+    at: datetime
+    title: str
+    tone: str = "grey"
+    text: str = ""
+
+
+def sentence_of(message: Message) -> str:
+    """What became of it and why, in one or two sentences."""
+    if message.state == MessageState.SENT:
+        return _sent(message)
+    words = _STATES[message.state]
+    reason = message.get_reason_display() if message.reason else ""
+    detail = _detail(message)
+    if reason:
+        words = f"{words} {reason}{f' ({detail})' if detail else ''}."
+    elif detail:
+        words = f"{words} Last answer: {detail}."
+    return words
+
+
+def advice_of(message: Message) -> str:
+    """What can be done about it; empty when there is nothing to do."""
+    if message.state == MessageState.SENT:
+        return ""
+    return _ADVICE.get(message.reason, "")
+
+
+def timeline_of(message: Message, attempts: Iterable[Attempt]) -> list[Moment]:
+    """Everything that happened to it, oldest first."""
+    moments = [Moment(message.created_at, "Created", "blue", _origin(message))]
+    for attempt in attempts:
+        title, tone = _VERDICTS.get(attempt.verdict, (attempt.verdict, "grey"))
+        text = f"Attempt {attempt.number} through {attempt.provider.key}"
+        moments.append(Moment(attempt.at, title, tone, _with(text, attempt.detail)))
+    for column, title, tone in _CAME_BACK:
+        at = getattr(message, column)
+        if at is not None:
+            moments.append(Moment(at, title, tone))
+    return sorted(moments, key=lambda moment: moment.at)
+
+
+def _sent(message: Message) -> str:
+    provider = f" {message.provider.key} took it" if message.provider is not None else " taken"
+    for column, words in (
+        ("complained_at", "and the recipient marked it as spam"),
+        ("bounced_at", "but it bounced"),
+        ("clicked_at", "and it was opened and clicked"),
+        ("opened_at", "and it was opened"),
+        ("delivered_at", "and it was delivered"),
+    ):
+        if getattr(message, column) is not None:
+            return f"Sent:{provider}, {words}."
+    return f"Sent:{provider}. Nothing has come back about it yet."
+
+
+def _detail(message: Message) -> str:
+    if message.reason == Reason.SUPPRESSED:
+        return ", ".join(scope_in_words(scope) for scope in message.detail.split(", ") if scope)
+    return message.detail.rstrip(".")
+
+
+def _origin(message: Message) -> str:
+    if not message.origin_campaign:
+        return ""
+    return f"By campaign {message.origin_campaign}, step {message.origin_step}"
+
+
+def _with(text: str, detail: str) -> str:
+    return f"{text}: {detail}" if detail else text
