@@ -8,11 +8,12 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from common.addresses import Address, InvalidAddress, address_hash, parse_address
+from common.addresses import Address, InvalidAddress, parse_address
+from common.locks import lock_names
 from contacts.conditions import lookup
-from contacts.models import Consent, Contact, Subscription, Topic
+from contacts.ledger import ConsentChange, record_consents
+from contacts.models import Contact, Subscription, Topic
 from contacts.states import ConsentState
-from suppression.services import lock_addresses
 
 _MAX_NAME = 200
 
@@ -24,6 +25,14 @@ class Identity:
     user_id: str
     address: Address | None
     profile: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[bytes]:
+        """What the person is found by, for locking."""
+        names = [f"user:{self.user_id}"] if self.user_id else []
+        if self.address is not None:
+            names.append(f"email:{self.address.normalized}")
+        return [name.encode() for name in names]
 
     @property
     def is_empty(self) -> bool:
@@ -57,9 +66,12 @@ def resolve_contacts(identities: Sequence[Identity]) -> list[Contact]:
 
     Must run inside a transaction. Rules, in this order: the user id finds the contact; else the
     address does; else one is made. A contact found by address that has no user id gets this one.
-    An address that belongs to somebody else is never taken from them. Three statements when
-    people are new, two when all are known, whatever the size of the batch.
+    An address that belongs to somebody else is never taken from them. The number of statements
+    does not depend on the size of the batch.
     """
+    # Two batches that speak of the same new person take turns here, instead of meeting in the
+    # unique indexes in an order that makes them wait for each other.
+    lock_names((name for identity in identities for name in identity.names), shared=False)
     for _attempt in range(5):
         people = _People(_locked(identities))
         contacts = [people.resolve(identity) for identity in identities]
@@ -154,23 +166,8 @@ def _save(changed: Mapping[int, Contact]) -> bool:
 def record_consent(
     contact: Contact, topic: Topic, state: ConsentState, *, source: str, evidence: str = ""
 ) -> None:
-    """Append to the ledger and move the subscription with it.
-
-    Shares the address lock of the dispatcher: once this is committed, no hand-over whose
-    transaction starts later ignores it.
-    """
-    with transaction.atomic():
-        if contact.email_normalized:
-            lock_addresses([address_hash(contact.email_normalized)], shared=False)
-        Consent.objects.create(
-            contact=contact, topic=topic, state=state, source=source, evidence=evidence
-        )
-        Subscription.objects.bulk_create(
-            [Subscription(contact=contact, topic=topic, state=state, at=Now())],
-            update_conflicts=True,
-            unique_fields=["contact", "topic"],
-            update_fields=["state", "at"],
-        )
+    """Append what one person said about one topic to the ledger."""
+    record_consents([ConsentChange(contact, topic, state, source, evidence)])
 
 
 def subscription_states(contact_ids: Iterable[int]) -> dict[tuple[int, int], str]:

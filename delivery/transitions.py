@@ -82,21 +82,26 @@ _DISPATCH = """
     RETURNING m.id, m.attempts
 """
 
+# A doubt is no doubt when feedback has already proven that the provider took the message.
 # Also from `unknown`: if recovery gave the message up while its worker was only slow, that
 # worker's outcome is the proof that was missing. The attempt number is what makes it the same.
 _SETTLE = """
     UPDATE delivery_message AS m
-    SET state = s.state, reason = s.reason, detail = s.detail,
+    SET state = CASE WHEN {proven} THEN 'sent' ELSE s.state END,
+        reason = CASE WHEN {proven} THEN '' ELSE s.reason END, detail = s.detail,
         esp_id = CASE WHEN s.esp_id = '' THEN m.esp_id ELSE s.esp_id END,
         failures = m.failures + s.failed::int, due_at = statement_timestamp() + s.delay * interval '1 second',
-        sent_at = CASE WHEN s.state = 'sent' THEN statement_timestamp() ELSE m.sent_at END,
+        sent_at = CASE WHEN s.state = 'sent' OR {proven} THEN statement_timestamp() ELSE m.sent_at END,
         lease_owner = '', lease_until = NULL
     FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[],
                 %s::float8[], %s::bool[])
          AS s (id, attempt, state, reason, detail, esp_id, delay, failed)
     WHERE m.id = s.id AND m.attempts = s.attempt AND m.state IN ('dispatching', 'unknown')
     RETURNING m.id
-"""
+""".format(
+    proven="(m.esp_id <> '' OR LEAST(m.delivered_at, m.opened_at, m.clicked_at, m.bounced_at,"
+    " m.complained_at) IS NOT NULL)"
+)
 
 _RELEASE = """
     UPDATE delivery_message
@@ -158,6 +163,8 @@ def settle(settled: Sequence[Settled]) -> set[UUID]:
     """dispatching (or unknown) → what came of it; returns those that were moved."""
     if not settled:
         return set()
+    # In the order feedback locks them too.
+    settled = sorted(settled, key=lambda s: s.message_id)
     columns = (
         [s.message_id for s in settled],
         [s.attempt for s in settled],

@@ -11,10 +11,8 @@ from delivery.models import Message
 from delivery.recovery import recover
 from delivery.states import Stream
 from events.models import Event
-from monitoring.services import beat
+from monitoring.services import SWEEP, beat
 from webhooks.models import Receipt
-
-HEARTBEAT = "sweep"
 
 _DUE: dict[str, Callable[[], bool]] = {
     "events": lambda: Event.objects.due().exists(),
@@ -30,5 +28,5 @@ def sweep() -> list[str]:
     recover()
     lanes = [lane for lane, has_work in _DUE.items() if has_work()]
     ring(*lanes)
-    beat(HEARTBEAT)
+    beat(SWEEP)
     return lanes

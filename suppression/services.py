@@ -8,10 +8,11 @@ whose transaction starts later can pass, and there is no moment in between.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Q
 
 from common.addresses import Address, address_hash
+from common.locks import lock_names
 from suppression.mirror import mirror_added
 from suppression.models import Suppression
 from suppression.states import RANK, SuppressionReason
@@ -29,18 +30,8 @@ class SuppressionRequest:
 
 
 def lock_addresses(hashes: Iterable[bytes], *, shared: bool) -> None:
-    """Take the lock of each address until the transaction ends. One statement, in one order
-    everywhere, so that two batches cannot wait for each other."""
-    keys = sorted({int.from_bytes(digest[:8], "big", signed=True) for digest in hashes})
-    if not keys:
-        return
-    function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT count({function}(key)) FROM "  # noqa: S608 - one of two literals above
-            "(SELECT key FROM unnest(%s::bigint[]) AS key ORDER BY key) AS ordered",
-            [keys],
-        )
+    """Take the lock of each address until the transaction ends."""
+    lock_names((b"address:" + digest for digest in hashes), shared=shared)
 
 
 def suppress_addresses(requests: Sequence[SuppressionRequest]) -> int:
@@ -54,7 +45,8 @@ def suppress_addresses(requests: Sequence[SuppressionRequest]) -> int:
     with transaction.atomic():
         lock_addresses(hashes.values(), shared=False)
         changed = _write(requests, hashes)
-    mirror_added(set(hashes.values()))
+        # Only a convenience: a lost call is made up for by the mirror's next synchronisation.
+        transaction.on_commit(lambda: mirror_added(set(hashes.values())))
     return changed
 
 

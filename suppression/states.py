@@ -26,6 +26,13 @@ def topic_scope(topic: str) -> str:
     return f"topic:{topic}"
 
 
+def scope_in_words(scope: str) -> str:
+    """How far a scope reaches, for people."""
+    return {ALL: "all mail", MARKETING: "all marketing mail"}.get(
+        scope, f"mail about “{scope.removeprefix('topic:')}”"
+    )
+
+
 def scopes_blocking(stream: str, topic: str) -> frozenset[str]:
     """The scopes that forbid a mail of this stream ("marketing" or "transactional") and topic."""
     scopes = {ALL}

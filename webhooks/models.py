@@ -1,12 +1,24 @@
 """Receipts: what providers told us, kept before anything is done with it."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
 from webhooks.states import ReceiptState
+
+
+class ReceiptQuerySet(models.QuerySet["Receipt"]):
+    """Row-level rules of receipts."""
+
+    def due(self) -> Self:
+        """Pending, not leased by a living worker, not waiting for a later attempt."""
+        return self.filter(
+            Q(claimed_until__isnull=True) | Q(claimed_until__lt=Now()),
+            state=ReceiptState.PENDING,
+            due_at__lte=Now(),
+        )
 
 
 class Receipt(models.Model):
@@ -26,6 +38,8 @@ class Receipt(models.Model):
     claimed_until = models.DateTimeField(null=True, blank=True)
     lease_owner = models.CharField(max_length=80, blank=True)
     error = models.TextField(blank=True)
+
+    objects = ReceiptQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar[list[models.BaseConstraint]] = [

@@ -5,27 +5,63 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Suppression',
+            name="Suppression",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('address_hash', models.BinaryField(max_length=32)),
-                ('email', models.CharField(blank=True, max_length=254)),
-                ('scope', models.CharField(default='all', help_text='all · marketing · topic:<key>', max_length=120)),
-                ('reason', models.CharField(choices=[('complaint', 'Spam complaint'), ('erasure', 'Erasure or objection'), ('unsubscribe', 'Unsubscribed'), ('hard_bounce', 'Hard bounce'), ('manual', 'Added by hand')], default='manual', max_length=20)),
-                ('source', models.CharField(help_text='Who or what asked for it.', max_length=100)),
-                ('evidence', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("address_hash", models.BinaryField(max_length=32)),
+                ("email", models.CharField(blank=True, max_length=254)),
+                (
+                    "scope",
+                    models.CharField(
+                        default="all", help_text="all · marketing · topic:<key>", max_length=120
+                    ),
+                ),
+                (
+                    "reason",
+                    models.CharField(
+                        choices=[
+                            ("complaint", "Spam complaint"),
+                            ("erasure", "Erasure or objection"),
+                            ("unsubscribe", "Unsubscribed"),
+                            ("hard_bounce", "Hard bounce"),
+                            ("manual", "Added by hand"),
+                        ],
+                        default="manual",
+                        max_length=20,
+                    ),
+                ),
+                ("source", models.CharField(help_text="Who or what asked for it.", max_length=100)),
+                ("evidence", models.TextField(blank=True)),
+                (
+                    "created_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('address_hash', 'scope'), name='suppressed_once'), models.CheckConstraint(condition=models.Q(('scope__in', ['all', 'marketing']), ('scope__startswith', 'topic:'), _connector='OR'), name='suppression_scope_known')],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("address_hash", "scope"), name="suppressed_once"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("scope__in", ["all", "marketing"]),
+                            ("scope__startswith", "topic:"),
+                            _connector="OR",
+                        ),
+                        name="suppression_scope_known",
+                    ),
+                ],
             },
         ),
     ]

@@ -170,6 +170,14 @@ def test_unknown_over_smtp_stays_until_somebody_resolves_it() -> None:
     assert Message.objects.get().state == "unknown"
 
 
+def test_doubt_about_a_mail_that_feedback_proved_is_none() -> None:
+    (message,) = smtp_messages(1)
+    dispatched([message])
+    Message.objects.update(delivered_at=PAST)
+    recovery.recover()
+    assert Message.objects.get().state == "sent"
+
+
 def test_hold_whose_switch_is_gone_is_released() -> None:
     MessageFactory(state="held", reason="campaign_paused", dedupe_key="switch")
     MessageFactory(state="held", reason="gate_failed", dedupe_key="other")

@@ -53,6 +53,7 @@ def test_stronger_reason_stays(first: Any, second: Any, kept: Any) -> None:
     assert Suppression.objects.get().reason == kept
 
 
+@pytest.mark.django_db(transaction=True)
 def test_mirror_is_written_through_and_filled_again_after_a_flush() -> None:
     key = "suppression:" + address_hash("a@example.com").hex()
     suppress_addresses([request("a@example.com", MARKETING)])

@@ -1,0 +1,50 @@
+"""`/healthz` and `/readyz`, for whoever restarts processes and routes traffic."""
+
+from typing import Any
+
+import redis
+from django.db import Error, InterfaceError, OperationalError
+from django.http import HttpRequest, JsonResponse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from common.bell import redis_client
+from monitoring.services import SWEEP, check_database, idle_seconds, is_migrated
+
+
+@never_cache
+@require_safe
+def healthz(request: HttpRequest) -> JsonResponse:
+    """Alive: `200` as long as this process answers. A database that is away is no reason to
+    restart it. `worker_idle_seconds` growing past a few sweeps means no worker makes progress."""
+    answer: dict[str, Any] = {"status": "ok", "worker_idle_seconds": None}
+    try:
+        answer["worker_idle_seconds"] = idle_seconds(SWEEP)
+    except (OperationalError, InterfaceError):
+        answer["database"] = "unreachable"
+    except Error as error:
+        answer["database"] = type(error).__name__
+    return JsonResponse(answer)
+
+
+@never_cache
+@require_safe
+def readyz(request: HttpRequest) -> JsonResponse:
+    """Ready for traffic: the database answers and its schema is this code's, else `503`.
+
+    Without Redis the status is `degraded`, still `200`: events are accepted all the same.
+    """
+    answer = {"status": "ok", "database": "ok", "migrations": "ok", "redis": "ok"}
+    try:
+        check_database()
+        if not is_migrated():
+            answer |= {"status": "unready", "migrations": "unapplied"}
+    except Error:
+        answer |= {"status": "unready", "database": "unreachable", "migrations": "unknown"}
+    try:
+        redis_client().ping()
+    except redis.RedisError:
+        answer["redis"] = "unreachable"
+        if answer["status"] == "ok":
+            answer["status"] = "degraded"
+    return JsonResponse(answer, status=503 if answer["status"] == "unready" else 200)

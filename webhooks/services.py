@@ -1,0 +1,176 @@
+"""Keeping receipts, and applying them in batches."""
+
+import logging
+import time
+import traceback
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+import msgspec
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models.functions import Now
+
+from common.bell import ring
+from common.ids import lease_owner
+from webhooks.adapters import as_request
+from webhooks.feedback import apply_feedback
+from webhooks.models import Receipt
+from webhooks.providers import ADAPTERS
+from webhooks.states import ReceiptState
+
+logger = logging.getLogger(__name__)
+
+BATCH = 100
+MAX_ATTEMPTS = 5
+
+# Seconds until the next attempt; the last attempt ends in the dead letters.
+_BACKOFF = (10, 60, 300, 1_800)
+
+_CLAIM = """
+    UPDATE webhooks_receipt
+    SET attempts = attempts + 1, lease_owner = %s,
+        claimed_until = statement_timestamp() + %s * interval '1 second'
+    WHERE id IN (
+        SELECT id FROM webhooks_receipt
+        WHERE state = 'pending' AND due_at <= statement_timestamp() AND (attempts > 0) = %s
+              AND (claimed_until IS NULL OR claimed_until < statement_timestamp())
+        ORDER BY due_at, id LIMIT %s FOR UPDATE SKIP LOCKED)
+    RETURNING *
+"""
+
+_RECORD = """
+    UPDATE webhooks_receipt AS r
+    SET state = 'applied', outcome = d.outcome::jsonb, error = '', claimed_until = NULL,
+        lease_owner = ''
+    FROM unnest(%s::bigint[], %s::int[], %s::text[]) AS d (id, attempt, outcome)
+    WHERE r.id = d.id AND r.attempts = d.attempt AND r.state = 'pending' AND r.lease_owner = %s
+"""
+
+_FAIL = """
+    UPDATE webhooks_receipt
+    SET state = %s, error = %s, due_at = statement_timestamp() + %s * interval '1 second',
+        claimed_until = NULL, lease_owner = ''
+    WHERE id = %s AND attempts = %s AND state = 'pending' AND lease_owner = %s
+"""
+
+_BURY = """
+    UPDATE webhooks_receipt
+    SET state = 'dead', error = %s, claimed_until = NULL, lease_owner = ''
+    WHERE state = 'pending' AND attempts >= %s AND claimed_until < statement_timestamp()
+"""
+
+
+def keep_receipt(provider: str, event_id: str, body: bytes, content_type: str) -> None:
+    """Store one authentic call and wake the drain. Idempotent per (provider, event id).
+
+    When this returns the row is committed.
+    """
+    receipt = Receipt(
+        provider=provider,
+        provider_event_id=event_id,
+        body=body,
+        content_type=content_type[:100],
+    )
+    Receipt.objects.bulk_create([receipt], ignore_conflicts=True)
+    ring("feedback")
+
+
+def drain_receipts(*, budget: float) -> bool:
+    """Apply what is due for up to `budget` seconds; True if there may be more."""
+    deadline = time.monotonic() + budget
+    _bury_killers()
+    while time.monotonic() < deadline:
+        fresh = _work(limit=BATCH, tried=False)
+        # One at a time: a receipt that kills its worker must not take neighbours along.
+        tried = _work(limit=1, tried=True)
+        if not fresh and not tried:
+            return False
+    return True
+
+
+def replay_receipts(ids: Iterable[int]) -> int:
+    """Give dead receipts another five attempts; returns how many were dead. Idempotent."""
+    revived = Receipt.objects.filter(pk__in=list(ids), state=ReceiptState.DEAD).update(
+        state=ReceiptState.PENDING,
+        attempts=0,
+        error="",
+        due_at=Now(),
+        claimed_until=None,
+        lease_owner="",
+    )
+    if revived:
+        ring("feedback")
+    return revived
+
+
+def _work(*, limit: int, tried: bool) -> int:
+    owner = lease_owner()
+    parameters = [owner, settings.LEASE_SECONDS, tried, limit]
+    receipts = list(Receipt.objects.raw(_CLAIM, parameters))
+    if receipts:
+        _apply_or_fail(sorted(receipts, key=lambda receipt: receipt.pk), owner)
+    return len(receipts)
+
+
+def _apply_or_fail(receipts: Sequence[Receipt], owner: str) -> None:
+    try:
+        _apply(receipts, owner)
+    except Exception:  # noqa: BLE001 - whatever a provider's body makes a parser raise
+        # Alone, each stands for itself only.
+        if len(receipts) == 1:
+            _fail(receipts[0], owner)
+            return
+        for receipt in receipts:
+            _apply_or_fail([receipt], owner)
+
+
+def _apply(receipts: Sequence[Receipt], owner: str) -> None:
+    parsed = [
+        ADAPTERS[receipt.provider].parse(
+            as_request(bytes(receipt.body), receipt.content_type), receipt.received_at
+        )
+        for receipt in receipts
+    ]
+    with transaction.atomic():
+        done = iter(apply_feedback(list(chain.from_iterable(parsed))))
+        outcomes = [[next(done) for _ in feedback] for feedback in parsed]
+        _record(receipts, outcomes, owner)
+
+
+def _record(
+    receipts: Sequence[Receipt], outcomes: Sequence[list[dict[str, Any]]], owner: str
+) -> None:
+    columns = (
+        [receipt.pk for receipt in receipts],
+        [receipt.attempts for receipt in receipts],
+        [msgspec.json.encode(outcome).decode() for outcome in outcomes],
+        owner,
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(_RECORD, columns)
+        lost = len(receipts) - cursor.rowcount
+    if lost:
+        # Another worker has taken them over and does the same; doing it twice is harmless.
+        logger.warning("receipt leases lost", extra={"receipts": lost})
+
+
+def _fail(receipt: Receipt, owner: str) -> None:
+    dead = receipt.attempts >= MAX_ATTEMPTS
+    state = ReceiptState.DEAD if dead else ReceiptState.PENDING
+    delay = 0 if dead else _BACKOFF[receipt.attempts - 1]
+    error = traceback.format_exc().replace("\x00", "")
+    parameters = (state.value, error, delay, receipt.pk, receipt.attempts, owner)
+    with connection.cursor() as cursor:
+        cursor.execute(_FAIL, parameters)
+    logger.warning("receipt failed", extra={"receipt": receipt.pk, "dead": dead}, exc_info=dead)
+
+
+def _bury_killers() -> None:
+    """Receipts whose every attempt ended with the worker's death never get to `_fail`."""
+    with connection.cursor() as cursor:
+        cursor.execute(_BURY, ["The worker died in every attempt.", MAX_ATTEMPTS])
+        buried = cursor.rowcount
+    if buried:
+        logger.warning("receipts buried", extra={"receipts": buried})

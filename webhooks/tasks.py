@@ -1,0 +1,15 @@
+"""The feedback lane's drain."""
+
+from celery import shared_task
+
+from common.bell import answer, ring
+from webhooks.services import drain_receipts
+
+_BUDGET = 5.0
+
+
+@shared_task(name="drain.feedback")
+def drain_feedback() -> None:
+    answer("feedback")
+    if drain_receipts(budget=_BUDGET):
+        ring("feedback")
