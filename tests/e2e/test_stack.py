@@ -1,0 +1,220 @@
+"""The whole thing as a newcomer has it: `manage.py up`, real processes, real HTTP, and faults."""
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import Envelope
+
+from common.ids import uuid7
+from tests.factories import event_document
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.xdist_group("stack")
+
+
+class Stack:
+    """A running emailauto in a directory of its own."""
+
+    def __init__(self, var: Path, **environment: str) -> None:
+        self.var = var
+        given = ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "DJANGO_SETTINGS_MODULE")
+        clean = {name: value for name, value in os.environ.items() if name not in given}
+        clean |= {"EMAILAUTO_VAR": str(var), "PORT": str(free_port())}
+        with (var / "output").open("w") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "manage.py", "up"],
+                cwd=ROOT,
+                env={**clean, **environment},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        banner = "Ctrl-C stops everything"
+        eventually(lambda: banner in self.output or self._process.poll() is not None, 90)
+        assert self._process.poll() is None, self.output
+        run = self.run
+        self.http = httpx.Client(
+            base_url=run["url"], headers={"Authorization": f"Bearer {run['api_key']}"}
+        )
+
+    @property
+    def output(self) -> str:
+        return (self.var / "output").read_text()
+
+    @property
+    def run(self) -> dict[str, Any]:
+        return json.loads((self.var / "run.json").read_text())
+
+    def post(self, document: Any) -> int:
+        return self.http.post("/api/v1/events", json=document).status_code
+
+    def messages(self, **query: str) -> dict[str, Any]:
+        return self.http.get("/api/v1/messages", params=query).json()
+
+    def states(self, prefix: str) -> Counter[str]:
+        """The states of the messages whose event id starts with `prefix`."""
+        items = self.messages(page_size="500")["results"]
+        return Counter(item["state"] for item in items if item["event_id"].startswith(prefix))
+
+    def manage(self, code: str) -> str:
+        """The output of a Python statement run by `manage.py shell` in another terminal."""
+        environment = {**os.environ, "EMAILAUTO_VAR": str(self.var)}
+        for name in ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL"):
+            environment.pop(name, None)
+        command = [sys.executable, "manage.py", "shell", "-v0", "-c", code]
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+        ).stdout
+
+    def kill(self, name: str) -> None:
+        try:
+            os.kill(self.run["pids"][name], signal.SIGKILL)
+        except (ProcessLookupError, FileNotFoundError, KeyError):
+            return
+
+    def stop(self) -> None:
+        self.http.close()
+        children = psutil.Process(self._process.pid).children(recursive=True)
+        self._process.send_signal(signal.SIGTERM)
+        assert self._process.wait(40) == 0, self.output
+        _, alive = psutil.wait_procs(children, timeout=5)
+        assert alive == []
+
+
+def eventually(condition: Callable[[], Any], seconds: float) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    return condition()
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    running = Stack(tmp_path_factory.mktemp("stack"), LEASE_SECONDS="4", SWEEP_SECONDS="1")
+    yield running
+    running.stop()
+
+
+def documents(count: int) -> tuple[str, list[dict[str, Any]]]:
+    prefix = uuid7().hex
+    return prefix, [event_document(f"{prefix}-{n}") for n in range(count)]
+
+
+def inbox_counts(stack: Stack, prefix: str) -> Counter[int]:
+    """How many mails of these events lie in the sandbox inbox how many times."""
+    code = (
+        "import json; from delivery.models import SandboxMail as M; print(json.dumps(list("
+        f"M.objects.filter(to_email__startswith={prefix!r}).values_list('to_email', flat=True))))"
+    )
+    return Counter(Counter(json.loads(stack.manage(code))).values())
+
+
+def test_curl_of_the_banner_puts_a_mail_into_the_inbox(stack: Stack) -> None:
+    command = re.search(r"^curl .*?(?=\n\n)", stack.output, re.DOTALL | re.MULTILINE)
+    assert command is not None, stack.output
+    answer = subprocess.run(["bash", "-c", command[0]], check=True, capture_output=True, text=True)
+    accepted = json.loads(answer.stdout)
+    assert accepted.get("status") == "accepted", accepted
+    query = {"event_id": accepted["event_id"], "state": "sent"}
+    assert eventually(lambda: stack.messages(**query)["count"], 10) == 1
+    assert stack.messages(email="ada@example.com")["count"] == 1
+
+
+def test_every_page_a_newcomer_is_pointed_to_answers(stack: Stack) -> None:
+    run = stack.run
+    for url in (run["url"] + "/healthz", run["url"] + "/readyz", run["docs_url"]):
+        assert httpx.get(url).status_code == 200
+    assert httpx.get(run["admin_url"], follow_redirects=True).status_code == 200
+
+
+def test_demo_fills_the_pages(stack: Stack) -> None:
+    command = [sys.executable, "manage.py", "demo", "--events", "30", "--rate", "200"]
+    environment = {**os.environ, "EMAILAUTO_VAR": str(stack.var)}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    assert eventually(lambda: stack.messages(state="sent")["count"] >= 5, 15)
+
+
+def test_same_events_from_four_clients_while_workers_are_killed_are_mailed_once(
+    stack: Stack,
+) -> None:
+    prefix, events = documents(60)
+    posts = events * 3
+    random.Random(7).shuffle(posts)
+    with ThreadPoolExecutor(4) as clients:
+        answers = clients.map(stack.post, posts)
+        for _ in range(3):
+            time.sleep(0.7)
+            stack.kill("worker")
+        assert set(answers) == {202}
+    done = eventually(lambda: stack.states(prefix) == {"sent": 60}, 60)
+    assert done, stack.states(prefix)
+    assert inbox_counts(stack, prefix) == {1: 60}
+
+
+def test_without_valkey_events_are_accepted_and_mailed_once_it_is_back(stack: Stack) -> None:
+    valkey = stack.run["pids"]["valkey"]
+    os.kill(valkey, signal.SIGSTOP)
+    try:
+        prefix, events = documents(3)
+        assert [stack.post(event) for event in events] == [202] * 3
+        assert stack.http.get("/readyz").status_code == 200
+    finally:
+        os.kill(valkey, signal.SIGCONT)
+    stack.kill("valkey")
+    assert eventually(lambda: stack.states(prefix) == {"sent": 3}, 60), stack.states(prefix)
+
+
+def test_email_url_makes_it_send_to_that_server(tmp_path: Path) -> None:
+    received: list[Envelope] = []
+
+    class Handler:
+        async def handle_DATA(self, _server: Any, _session: Any, envelope: Envelope) -> str:
+            received.append(envelope)
+            return "250 OK"
+
+    controller = Controller(Handler(), hostname="127.0.0.1", port=free_port())
+    controller.start()
+    url = f"smtp://127.0.0.1:{controller.port}"
+    stack = Stack(tmp_path, EMAIL_URL=url, LEASE_SECONDS="4", SWEEP_SECONDS="1")
+    try:
+        prefix, events = documents(40)
+        with ThreadPoolExecutor(4) as clients:
+            answers = clients.map(stack.post, events)
+            time.sleep(0.3)
+            stack.kill("worker")
+            assert set(answers) == {202}
+        settled = ("sent", "unknown")
+        eventually(lambda: sum(stack.states(prefix)[state] for state in settled) == 40, 60)
+        states = stack.states(prefix)
+        # What is in doubt is shown; it may have arrived, and it is not sent again.
+        assert states["sent"] + states["unknown"] == 40, states
+        assert states["unknown"] <= 4  # one per process of the worker
+        arrivals = Counter(address for envelope in received for address in envelope.rcpt_tos)
+        assert set(arrivals.values()) == {1}
+        assert states["sent"] <= len(arrivals) <= 40
+    finally:
+        stack.stop()
+        controller.stop()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
