@@ -1,12 +1,14 @@
 """Templates and their versions."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.conf import settings
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
+
+from content.exceptions import VersionIsFinal
 
 
 class Template(models.Model):
@@ -30,9 +32,30 @@ class Template(models.Model):
         return self.name
 
 
+class VersionQuerySet(models.QuerySet["TemplateVersion"]):
+    """Refuses what would change what people were sent."""
+
+    def update(self, **values: Any) -> int:
+        if values.keys() & TemplateVersion.WORDING:
+            self._refuse_published()
+        return super().update(**values)
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        self._refuse_published()
+        return super().delete()
+
+    def _refuse_published(self) -> None:
+        if self.filter(published_at__isnull=False).exists():
+            raise VersionIsFinal("A published version is among them; open a draft instead.")
+
+
 class TemplateVersion(models.Model):
     """One wording. A draft may be edited; once published it never changes again, so that a
     message can always be shown as it was sent."""
+
+    WORDING: ClassVar[frozenset[str]] = frozenset(
+        {"template", "template_id", "number", "subject", "preheader", "html", "text"}
+    )
 
     template = models.ForeignKey(Template, on_delete=models.CASCADE, related_name="versions")
     number = models.PositiveIntegerField(editable=False)
@@ -55,6 +78,8 @@ class TemplateVersion(models.Model):
     )
     created_at = models.DateTimeField(db_default=Now())
 
+    objects: ClassVar[models.Manager["TemplateVersion"]] = VersionQuerySet.as_manager()
+
     class Meta:
         ordering: ClassVar[list[str]] = ["-number"]
         constraints: ClassVar[list[models.BaseConstraint]] = [
@@ -69,3 +94,28 @@ class TemplateVersion(models.Model):
     def __str__(self) -> str:
         state = "draft" if self.published_at is None else f"version {self.number}"
         return f"{self.template}, {state}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """As usual for a draft; raises `VersionIsFinal` when the stored row is published, also
+        when this copy of it was read before."""
+        with transaction.atomic():
+            if not self._state.adding:
+                self._refuse_published()
+            super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """As usual for a draft; raises `VersionIsFinal` for a published version."""
+        with transaction.atomic():
+            self._refuse_published()
+            return super().delete(*args, **kwargs)
+
+    def forget(self) -> None:
+        """Delete a published version that nothing was sent from; raises `ProtectedError` for one
+        that a message or its template refers to."""
+        super().delete()
+
+    def _refuse_published(self) -> None:
+        # The lock makes a save wait for a publication that is under way.
+        stored = TemplateVersion.objects.filter(pk=self.pk).select_for_update(no_key=True)
+        if stored.values_list("published_at", flat=True).first() is not None:
+            raise VersionIsFinal(f"{self} is published; open a draft instead.")

@@ -130,8 +130,12 @@ def _render(message: Message, facts: Facts) -> Ready | Refused:
     provider = provider_of(message, facts)
     try:
         outbound = build_outbound(message, sender=sender, provider=provider, address=contact.email)
-    except (RenderError, ValueError) as error:
-        detail = str(error) if isinstance(error, RenderError) else type(error).__name__
+    except RenderError as error:
+        return Refused(message.pk, MessageState.FAILED, Reason.RENDER_FAILED, str(error))
+    except Exception as error:
+        # Template and payload are not ours: whatever they do to one mail is that mail's fault.
+        logger.exception("mail could not be made", extra={"message_uuid": str(message.pk)})
+        detail = type(error).__name__
         return Refused(message.pk, MessageState.FAILED, Reason.RENDER_FAILED, detail)
     return Ready(outbound, contact.email, contact.email_normalized)
 

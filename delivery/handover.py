@@ -24,7 +24,7 @@ from delivery.verdicts import Outcome, Verdict, of_connection, verdict_of
 
 # A batch that is slow to hand over gives the rest back rather than outliving its lease or a
 # polite shutdown.
-MAX_SECONDS = 10.0
+MAX_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)

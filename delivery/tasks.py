@@ -6,8 +6,8 @@ from common.bell import answer, ring
 from delivery.engine import drain
 from delivery.states import Stream
 
-# Short for marketing: whoever shares the worker gets its turn.
-_BUDGET = {Stream.TRANSACTIONAL: 20.0, Stream.MARKETING: 5.0}
+# Short: whoever shares the worker gets its turn, and a shutdown finds a gap.
+_BUDGET_SECONDS = 5.0
 
 
 @shared_task(name="drain.transactional")
@@ -22,5 +22,5 @@ def drain_marketing() -> None:
 
 def _drain(stream: Stream) -> None:
     answer(stream.value)
-    if drain(stream.value, budget=_BUDGET[stream]):
+    if drain(stream.value, budget=_BUDGET_SECONDS):
         ring(stream.value)
