@@ -1,0 +1,33 @@
+"""What a preview shows of a mail."""
+
+import pytest
+
+from content.webmail import as_webmail
+
+
+@pytest.mark.parametrize(
+    ("html", "shown"),
+    [
+        ("<p>Hello</p>", "<p>Hello</p>"),
+        ("<style>p { color: red }</style><p>a</p>", "<p>a</p>"),
+        ("<script>alert(1)</script>b", "b"),
+        ("<style><script>x</script></style>c", "c"),
+        (
+            '<a href="https://example.com" onclick="x()">d</a>',
+            '<a href="https://example.com">d</a>',
+        ),
+        ('<a href="javascript:x()">e</a>', "<a>e</a>"),
+        ('<img src="x" onerror="x()">', '<img src="x">'),
+        ("<form action='/x'><input name='y'>f</form>", "f"),
+        ("<iframe src='https://example.com'></iframe>g", "g"),
+        ('<td style="padding: 4px; position: fixed">h</td>', "h"),
+        ("<!-- <script>x</script> -->i", "i"),
+    ],
+)
+def test_only_what_a_webmail_client_shows_is_left(html: str, shown: str) -> None:
+    assert as_webmail(html) == shown
+
+
+def test_style_keeps_what_lays_a_mail_out() -> None:
+    html = '<table role="presentation" style="width: 100%; position: fixed"></table>'
+    assert 'style="width: 100%;"' in as_webmail(html)
