@@ -1,0 +1,55 @@
+# `make` lists the targets. All of them need Python 3.11 or newer, make and a package index.
+
+PY := .venv/bin/python
+THROWAWAY := $(PY) -m emailauto.embedded exec --
+# Options for pytest, e.g. make test ARGS="-k gate -x"
+ARGS :=
+NAME :=
+
+# What `check --deploy` needs to see: settings as in production, with secrets nobody has used.
+PRODUCTION = env DEBUG=off ALLOWED_HOSTS=mail.example.com PUBLIC_URL=https://mail.example.com \
+	WEBHOOK_SECRET=check:not-a-secret-but-long-enough SENDGRID_API_KEY=not-a-key \
+	SECRET_KEY="$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(64))')" \
+	ADDRESS_HASH_KEY="$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(32))')"
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format bench clean venv venv-dev
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+run: venv ## Start everything: database, queue, web, worker, clock (PORT=…, HOST=…)
+	@EMAILAUTO_PARENT_WATCH=1 exec $(PY) manage.py up
+
+test: venv-dev ## Run the tests against throw-away servers (ARGS="-k name")
+	@exec $(THROWAWAY) $(PY) -m pytest -n 2 $(ARGS)
+
+check: venv-dev ## Format, lint, types, layers, migrations, deployment settings, API schema
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy --strict .
+	.venv/bin/lint-imports
+	$(THROWAWAY) $(PY) manage.py makemigrations --check --dry-run
+	@echo "manage.py check --deploy --fail-level WARNING"
+	@$(PRODUCTION) $(PY) manage.py check --deploy --fail-level WARNING
+	@echo "manage.py spectacular --validate --fail-on-warn"
+	@$(PRODUCTION) $(PY) manage.py spectacular --validate --fail-on-warn --file /dev/null
+
+format: venv-dev ## Format the code and apply the linter's safe fixes
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: venv-dev ## Run one benchmark: make bench NAME=…
+	@test -d bench || { echo "There are no benchmarks yet: bench/ does not exist." >&2; exit 1; }
+	@test -n "$(NAME)" || { echo "Say which benchmark: make bench NAME=…" >&2; exit 1; }
+	@exec $(PY) -m bench $(NAME)
+
+clean: ## Remove .venv and caches; the data in var/ stays
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build
+	find . -path ./var -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+venv:
+	@.ci/venv requirements-embedded.txt
+
+venv-dev:
+	@.ci/venv requirements-dev.txt

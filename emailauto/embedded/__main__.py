@@ -1,0 +1,61 @@
+"""`python -m emailauto.embedded exec -- COMMAND…`: run a command against throw-away servers.
+
+DATABASE_URL, REDIS_URL and CELERY_BROKER_URL that the environment names are left alone. The
+command's exit code is passed on, and so are signals to it.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from emailauto.embedded.exceptions import EmbeddedError
+from emailauto.embedded.services import throwaway_services
+from emailauto.processes import signalled_with_parent
+
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run it and return the exit code; a death by signal is 128 + its number, as in a shell."""
+    parser = argparse.ArgumentParser(prog="python -m emailauto.embedded")
+    actions = parser.add_subparsers(required=True)
+    execute = actions.add_parser("exec", help="run a command against throw-away servers")
+    execute.add_argument("command", nargs="+", help="what to run, after --")
+    command = parser.parse_args(argv).command
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGHUP, _leave)
+    try:
+        with throwaway_services(os.environ) as services:
+            return _run(command, {**os.environ, **services})
+    except EmbeddedError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - a command line's own output
+        return 1
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    """Unwind, so that the servers are stopped."""
+    raise SystemExit(128 + number)
+
+
+def _run(command: Sequence[str], environment: dict[str, str]) -> int:
+    running = subprocess.Popen(
+        command, env=environment, preexec_fn=signalled_with_parent(signal.SIGTERM)
+    )
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        # A Ctrl-C in a terminal has reached the command already, which shares our group.
+        if number != signal.SIGINT or not sys.stdin.isatty():
+            running.send_signal(number)
+
+    for number in _FORWARDED:
+        signal.signal(number, forward)
+    code = running.wait()
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

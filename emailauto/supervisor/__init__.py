@@ -1,0 +1,1 @@
+"""`make run`: start everything, keep it running, leave nothing behind."""

@@ -1,0 +1,78 @@
+"""The application's own processes: web, worker, beat, and the preparation before them."""
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from emailauto.processes import Process
+
+_LANES = "events,timers,transactional,marketing,feedback,outgoing,bulk,maintenance"
+# Requests wait for the database most of their time; more threads only wait for the interpreter.
+_WEB_THREADS = 4
+_MOST_WEB_WORKERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """Where the application's processes run, with which environment, and where they log."""
+
+    checkout: Path
+    logs: Path
+    env: Mapping[str, str]
+
+    def process(self, name: str, *argv: str, grace: float = 10.0) -> Process:
+        """Return a run of our Python. Modules, not scripts: those hold the path of the venv."""
+        return Process(
+            name=name,
+            argv=(sys.executable, *argv),
+            env=self.env,
+            cwd=self.checkout,
+            log=self.logs / f"{name}.log",
+            stop_signal=signal.SIGTERM,
+            grace=grace,
+        )
+
+
+def prepare(workplace: Workplace) -> Process:
+    """Migrate, load the demo, make its login and API key."""
+    return workplace.process("prepare", "manage.py", "prepare")
+
+
+def web(workplace: Workplace, *, host: str, port: int) -> Process:
+    """Serve the API, the admin and the recipients' pages."""
+    return workplace.process(
+        "web",
+        *("-m", "granian", "--interface", "wsgi", "emailauto.wsgi:application"),
+        *("--host", host, "--port", str(port), "--no-ws", "--no-access-log"),
+        *("--workers", str(min(_cores(), _MOST_WEB_WORKERS))),
+        *("--blocking-threads", str(_WEB_THREADS)),
+        "--respawn-failed-workers",
+    )
+
+
+def worker(workplace: Workplace) -> Process:
+    """Drain every lane."""
+    return workplace.process(
+        "worker",
+        *("-m", "celery", "-A", "emailauto", "worker", "--loglevel", "INFO"),
+        *("--concurrency", "4", "-Q", _LANES, "--without-mingle", "--without-gossip"),
+    )
+
+
+def beat(workplace: Workplace) -> Process:
+    """Ring the lanes. Without a pid file: a stale one would keep the clock from starting."""
+    return workplace.process(
+        "beat",
+        *("-m", "celery", "-A", "emailauto", "beat", "--loglevel", "INFO", "--pidfile="),
+        *("-S", "django_celery_beat.schedulers:DatabaseScheduler"),
+        grace=5.0,
+    )
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # what a container or taskset leaves us
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
