@@ -74,6 +74,14 @@ def problems_of(campaign: Campaign, rules: Iterable[Rule], steps: Iterable[Step]
     return problems
 
 
+def differs_from_published(campaign: Campaign) -> bool:
+    """Whether publishing the draft would change anything. Uses what is prefetched."""
+    if campaign.published is None:
+        return True
+    draft = _snapshot(campaign, list(campaign.rules.all()), list(campaign.steps.all()))
+    return draft != campaign.published.snapshot
+
+
 def pause_campaign(campaign: Campaign) -> bool:
     """live → paused: nobody enters, timers run on, mails are held. False if it was not live."""
     with transaction.atomic():

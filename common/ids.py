@@ -4,6 +4,7 @@ import os
 import secrets
 import socket
 import time
+from datetime import datetime
 from uuid import UUID
 
 
@@ -18,6 +19,11 @@ def uuid7() -> UUID:
     value = (value & ~(0xF << 76)) | (0x7 << 76)
     value = (value & ~(0x3 << 62)) | (0x2 << 62)
     return UUID(int=value)
+
+
+def first_uuid7(moment: datetime) -> UUID:
+    """The smallest id `uuid7` can have given from that moment on: a time as an index range."""
+    return UUID(int=int(moment.timestamp() * 1000) << 80)
 
 
 _HOST = socket.gethostname()[:40]

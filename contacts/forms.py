@@ -38,7 +38,7 @@ class ConditionWidget(forms.Textarea):
     """Rows of path, operator and value, which write the JSON. Without scripts, and for trees of
     more than two levels, the JSON itself."""
 
-    template_name = "admin/contacts/condition.html"
+    template_name = "contacts/condition.html"
 
     class Media:
         js: ClassVar[list[str]] = ["contacts/condition.js"]
@@ -67,7 +67,12 @@ class ConditionField(forms.JSONField):
 
     def __init__(self, **kwargs: Any) -> None:
         # The model's form field passes its own widget along.
-        super().__init__(**{**kwargs, "widget": ConditionWidget, "required": False})
+        help_text = (
+            "Fields: user_id, or a path below payload, metadata or contact. Values have a type: in a "
+            'list or in JSON, 42 is a number and "42" is text. An absent field only “is missing”.'
+        )
+        given = {"widget": ConditionWidget, "required": False, "help_text": help_text}
+        super().__init__(**{**kwargs, **given})
 
     def clean(self, value: Any) -> Any:
         tree = super().clean(value)
@@ -107,6 +112,7 @@ class ContactForm(ModelForm[Contact]):
     class Meta:
         model = Contact
         fields: ClassVar[list[str]] = ["name", "email", "user_id", "is_active", "attributes"]
+        labels: ClassVar[dict[str, str]] = {"email": "E-mail address", "is_active": "Active"}
 
     def clean_user_id(self) -> str | None:
         return self.cleaned_data["user_id"] or None

@@ -42,7 +42,8 @@ _STATES: dict[str, str] = {
     MessageState.CLAIMED: "A worker is preparing it right now.",
     MessageState.DISPATCHING: "It is being handed over to the provider right now.",
     MessageState.RETRY: "The provider did not take it yet; it will be tried again.",
-    MessageState.UNKNOWN: "Nobody knows whether the provider took it, so it is not sent again.",
+    MessageState.UNKNOWN: "Nobody knows whether the provider took it, so it is not sent again "
+    "by itself.",
     MessageState.FAILED: "It was not sent.",
     MessageState.DEAD: "It was not sent, and it is not tried again.",
     MessageState.SKIPPED: "It was not sent.",
@@ -91,6 +92,8 @@ def sentence_of(message: Message) -> str:
     words = _STATES[message.state]
     reason = message.get_reason_display() if message.reason else ""
     detail = _detail(message)
+    if message.state == MessageState.UNKNOWN:
+        return f"{words} What is known: {detail or 'nothing'}."
     if reason:
         words = f"{words} {reason}{f' ({detail})' if detail else ''}."
     elif detail:

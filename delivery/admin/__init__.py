@@ -1,0 +1,5 @@
+"""The admin of delivery: messages and dead letters, the sandbox inbox, ways out and switches."""
+
+from delivery.admin import inbox, messages, routes
+
+__all__ = ["inbox", "messages", "routes"]

@@ -1,0 +1,320 @@
+"""Ways out: providers, senders, and the switches that stop them."""
+
+import os
+import re
+from typing import Any, ClassVar
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import Exists, OuterRef, QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+
+from common.addresses import InvalidAddress, parse_address
+from common.admin import (
+    ModelAdmin,
+    ModelForm,
+    Operation,
+    OperationsMixin,
+    RecordAdmin,
+    ago,
+    badge,
+)
+from delivery.models import Provider, Sender, Switch
+from delivery.routes import RouteError, configured_backend, route_of
+from delivery.services import make_default_sender, resume_sending, stop_sending
+from delivery.states import Reason
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Whoever may edit providers must not be able to have our own secrets sent to a URL of theirs.
+_NOT_A_PROVIDERS = frozenset(
+    "SECRET_KEY SECRET_KEY_FALLBACKS ADDRESS_HASH_KEY DATABASE_URL REDIS_URL CELERY_BROKER_URL "
+    "WEBHOOK_SECRET PATH".split()
+)
+
+
+class ProviderForm(ModelForm[Provider]):
+    """Takes the name of an environment variable and refuses what looks like the secret itself."""
+
+    class Meta:
+        model = Provider
+        fields: ClassVar[list[str]] = [
+            "key",
+            "backend",
+            "secret_env",
+            "api_url",
+            "rate_limit",
+            "is_active",
+        ]
+        labels: ClassVar[dict[str, str]] = {
+            "secret_env": "Secret's variable",
+            "api_url": "API URL",
+            "is_active": "Active",
+        }
+
+    def clean_secret_env(self) -> str:
+        name: str = self.cleaned_data["secret_env"].strip()
+        if name and not _VARIABLE.fullmatch(name):
+            raise forms.ValidationError(
+                "This is the name of an environment variable, e.g. POSTMARK_API_KEY, "
+                "never the secret itself."
+            )
+        if name.upper() in _NOT_A_PROVIDERS:
+            raise forms.ValidationError("This variable belongs to the application itself.")
+        return name
+
+
+def _stop(request: HttpRequest, ids: list[Any], data: dict[str, Any]) -> str:
+    provider = Provider.objects.get(pk=ids[0])
+    note = f"by {request.user.get_username()}"
+    stop_sending(Switch.Target.PROVIDER, provider.key, note=note)
+    return f"Mail through {provider} is held until you switch it on again."
+
+
+def _resume(_request: HttpRequest, ids: list[Any], _data: dict[str, Any]) -> str:
+    provider = Provider.objects.get(pk=ids[0])
+    released = resume_sending(Switch.Target.PROVIDER, provider.key)
+    return f"Mail through {provider} leaves again; held messages released: {released}."
+
+
+@admin.register(Provider)
+class ProviderAdmin(OperationsMixin[Provider]):
+    """A way out. Secrets stay in the environment; here stands the variable's name."""
+
+    form = ProviderForm
+    change_form_template = "admin/operated.html"
+    list_display: ClassVar[list[str]] = ["key", "kind", "status", "secret", "rate", "switched"]
+    search_fields: ClassVar[list[str]] = ["key"]
+    readonly_fields: ClassVar[list[str]] = ["status", "secret"]
+    fields: ClassVar[list[Any]] = [
+        "key",
+        "backend",
+        "status",
+        "secret_env",
+        "secret",
+        "api_url",
+        "rate_limit",
+        "is_active",
+    ]
+    operations = (
+        Operation(
+            name="stop",
+            label="Stop sending",
+            icon="power_settings_new",
+            run=_stop,
+            question="Its mail is held from now on, nothing is lost. Other providers go on.",
+            when=lambda provider: not provider.is_stopped,
+            danger=True,
+        ),
+        Operation(
+            name="resume",
+            label="Switch on again",
+            icon="power_settings_new",
+            run=_resume,
+            when=lambda provider: provider.is_stopped,
+            primary=True,
+        ),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Provider]:
+        switch = Switch.objects.filter(target=Switch.Target.PROVIDER, key=OuterRef("key"))
+        return super().get_queryset(request).annotate(is_stopped=Exists(switch))
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Provider | None = None) -> list[str]:
+        # The key stands in switches and in messages' history: it is never renamed.
+        return [*self.readonly_fields, *(["key"] if obj is not None else [])]
+
+    @admin.display(description="backend", ordering="backend")
+    def kind(self, provider: Provider) -> str:
+        if provider.backend == Provider.Backend.CONFIGURED:
+            return f"As configured: {configured_backend()}"
+        return provider.get_backend_display()
+
+    @admin.display(description="at present")
+    def status(self, provider: Provider) -> SafeString:
+        if provider.pk is None:
+            return badge("new")
+        if not provider.is_active:
+            return badge("inactive")
+        try:
+            route_of(provider)
+        except RouteError as error:
+            return badge(error, "red")
+        if provider.backend != Provider.Backend.CONFIGURED:
+            return badge("ready", "green")
+        return badge(f"ready, delivers to: {configured_backend()}", "green")
+
+    @admin.display(description="secret")
+    def secret(self, provider: Provider) -> SafeString:
+        name = provider.secret_env
+        if not name:
+            return format_html('<span class="ea-faint">{}</span>', "none needed or named")
+        here = bool(os.environ.get(name))
+        words = ("is set", "green") if here else ("is not set in this process", "red")
+        return format_html('<span class="ea-mono">{}</span> {}', name, badge(*words))
+
+    @admin.display(description="per second", ordering="rate_limit")
+    def rate(self, provider: Provider) -> str:
+        return str(provider.rate_limit) if provider.rate_limit else "as configured"
+
+    @admin.display(description="switch")
+    def switched(self, provider: Provider) -> SafeString:
+        stopped = getattr(provider, "is_stopped", False)
+        return badge("stopped", "red") if stopped else badge("on", "green")
+
+
+class SenderForm(ModelForm[Sender]):
+    """Addresses as they are sent from: one each, checked."""
+
+    def clean_email(self) -> str:
+        return _address(self.cleaned_data["email"])
+
+    def clean_reply_to(self) -> str:
+        reply_to = self.cleaned_data["reply_to"]
+        return _address(reply_to) if reply_to else ""
+
+
+def _address(text: str) -> str:
+    try:
+        return parse_address(text).email
+    except InvalidAddress as error:
+        raise forms.ValidationError(str(error)) from None
+
+
+def _make_default(_request: HttpRequest, ids: list[Any], _data: dict[str, Any]) -> str:
+    sender = Sender.objects.get(pk=ids[0])
+    make_default_sender(sender)
+    return f"{sender.name} is the default sender now."
+
+
+@admin.register(Sender)
+class SenderAdmin(OperationsMixin[Sender]):
+    """Who a mail comes from, and through which provider."""
+
+    form = SenderForm
+    empty_text = "Mail needs somebody it comes from."
+    change_form_template = "admin/operated.html"
+    list_display: ClassVar[list[str]] = ["name", "email", "reply_to", "provider", "default"]
+    list_select_related: ClassVar[list[str]] = ["provider"]
+    search_fields: ClassVar[list[str]] = ["name", "email"]
+    fields: ClassVar[list[str]] = ["name", "email", "reply_to", "postal_address", "provider"]
+    operations = (
+        Operation(
+            name="make-default",
+            label="Make it the default sender",
+            icon="star",
+            run=_make_default,
+            question="Campaigns that name no sender of their own send from it from now on.",
+            when=lambda sender: not sender.is_default,
+        ),
+    )
+
+    @admin.display(description="default", ordering="-is_default")
+    def default(self, sender: Sender) -> SafeString | str:
+        return badge("default", "green") if sender.is_default else ""
+
+    def save_model(
+        self, request: HttpRequest, obj: Sender, form: ModelForm[Sender], change: bool
+    ) -> None:
+        super().save_model(request, obj, form, change)
+        if not Sender.objects.filter(is_default=True).exists():
+            make_default_sender(obj)
+
+    def details(self, request: HttpRequest, row: Sender) -> dict[str, Any]:
+        return {"state": badge("default", "green") if row.is_default else ""}
+
+
+class SwitchForm(ModelForm[Switch]):
+    """What to stop: everything, or one provider. A campaign is paused on its own page."""
+
+    what = forms.ChoiceField(
+        label="Stop",
+        widget=UnfoldAdminSelectWidget(),
+        help_text="One campaign? Pause it on its own page.",
+    )
+
+    class Meta:
+        model = Switch
+        fields: ClassVar[list[str]] = ["what", "note"]
+        widgets: ClassVar[dict[str, Any]] = {"note": UnfoldAdminTextInputWidget()}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        keys = Provider.objects.values_list("key", flat=True)
+        field = self.fields["what"]
+        assert isinstance(field, forms.ChoiceField)
+        field.choices = [("", "Everything"), *((key, f"Provider {key}") for key in keys)]
+        field.required = False
+
+
+def _lift(_request: HttpRequest, ids: list[Any], _data: dict[str, Any]) -> str:
+    switches = Switch.objects.filter(pk__in=ids)
+    released = sum(resume_sending(switch.target, switch.key) for switch in switches)
+    return f"Switched on again; held messages released: {released}."
+
+
+def _is_campaigns(switch: Switch) -> bool:
+    return switch.reason in (Reason.CAMPAIGN_PAUSED, Reason.CAMPAIGN_STOPPED)
+
+
+@admin.register(Switch)
+class SwitchAdmin(RecordAdmin[Switch]):
+    """Stops that every message meets. Those of campaigns are lifted on the campaign's page."""
+
+    change_form_template = "admin/delivery/switch/change_form.html"
+    empty_text = "Everything is on. Add a switch to hold all mail, or one provider's."
+    list_display: ClassVar[list[str]] = ["stopped", "why", "note", "since"]
+    operations = (
+        Operation(
+            name="lift",
+            label="Switch on again",
+            icon="power_settings_new",
+            run=_lift,
+            question="What it held leaves at once, after all other checks.",
+            when=lambda switch: not _is_campaigns(switch),
+            primary=True,
+            permission="delete",
+        ),
+    )
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return ModelAdmin.has_add_permission(self, request)
+
+    def get_form(
+        self, request: HttpRequest, obj: Any = None, change: bool = False, **kw: Any
+    ) -> Any:
+        if obj is None:
+            return SwitchForm
+        return super().get_form(request, obj, change, **kw)
+
+    def get_fields(self, request: HttpRequest, obj: Switch | None = None) -> list[str]:
+        return ["what", "note"] if obj is None else super().get_fields(request, obj)
+
+    def save_model(
+        self, request: HttpRequest, obj: Switch, form: ModelForm[Switch], change: bool
+    ) -> None:
+        key = form.cleaned_data["what"]
+        obj.target = Switch.Target.PROVIDER if key else Switch.Target.EVERYTHING
+        obj.key = key
+        stop_sending(obj.target, key, note=obj.note)
+        obj.pk = Switch.objects.get(target=obj.target, key=key).pk
+        messages.warning(request, f"Stopped: {obj}. Mail is held, nothing is lost.")
+
+    @admin.display(description="stopped")
+    def stopped(self, switch: Switch) -> str:
+        return str(switch)
+
+    @admin.display(description="why")
+    def why(self, switch: Switch) -> SafeString:
+        tone = "amber" if _is_campaigns(switch) else "red"
+        return badge(switch.get_reason_display(), tone)
+
+    @admin.display(description="since", ordering="created_at")
+    def since(self, switch: Switch) -> SafeString | str:
+        return ago(switch.created_at)
+
+    def details(self, request: HttpRequest, row: Switch) -> dict[str, Any]:
+        advice = "Resume the campaign on its page to lift this." if _is_campaigns(row) else ""
+        return {"state": self.why(row), "lead": row.note, "advice": advice}

@@ -1,0 +1,129 @@
+"""The admin of receipts: what providers told us, byte for byte, and what was done about it."""
+
+import json
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import ngettext
+
+from common.admin import KeyFilter, Operation, RecordAdmin, Refused, ago, badge
+from suppression.states import scope_in_words
+from webhooks.models import Receipt
+from webhooks.services import replay_receipts
+from webhooks.states import ReceiptState
+
+_SHOWN = 200_000
+
+_TONES: dict[str, str] = {
+    ReceiptState.PENDING: "blue",
+    ReceiptState.APPLIED: "green",
+    ReceiptState.DEAD: "red",
+}
+_LEADS: dict[str, str] = {
+    ReceiptState.PENDING: "It waits to be applied.",
+    ReceiptState.APPLIED: "It was applied.",
+    ReceiptState.DEAD: "It could not be applied. Nothing is lost: replay it once the cause is gone.",
+}
+
+
+class ProviderFilter(KeyFilter):
+    """By the provider that sent it."""
+
+    model = Receipt
+    title = "provider"
+    parameter_name = "provider"
+
+
+def _replay(_request: HttpRequest, ids: list[Any], _data: dict[str, Any]) -> str:
+    count = replay_receipts(ids)
+    if not count:
+        raise Refused("Nothing was changed: only dead receipts can be replayed.")
+    return ngettext("%d receipt is pending again.", "%d receipts are pending again.", count) % count
+
+
+@admin.register(Receipt)
+class ReceiptAdmin(RecordAdmin[Receipt]):
+    """Webhook calls that proved to be the provider's."""
+
+    change_form_template = "admin/webhooks/receipt/change_form.html"
+    list_display: ClassVar[list[str]] = ["call", "state_label", "effects", "received"]
+    list_filter: ClassVar[list[Any]] = ["state", ProviderFilter]
+    search_fields: ClassVar[list[str]] = ["=provider_event_id"]
+    search_help_text = "The provider's event id"
+    empty_text = "Providers tell about bounces, complaints and opens at /webhooks/<provider>."
+    operations = (
+        Operation(
+            name="replay",
+            label="Replay",
+            icon="replay",
+            run=_replay,
+            question="Dead receipts get another five attempts. Applying one twice changes nothing.",
+            when=lambda receipt: receipt.state == ReceiptState.DEAD,
+            primary=True,
+            bulk=True,
+        ),
+    )
+
+    @admin.display(description="receipt")
+    def call(self, receipt: Receipt) -> SafeString:
+        return format_html(
+            '<span class="ea-two"><span class="ea-strong">{}</span>'
+            '<span class="ea-faint ea-small ea-mono ea-clip">{}</span></span>',
+            receipt.provider,
+            receipt.provider_event_id,
+        )
+
+    @admin.display(description="state", ordering="state")
+    def state_label(self, receipt: Receipt) -> SafeString:
+        return badge(receipt.get_state_display(), _TONES[receipt.state])
+
+    @admin.display(description="what it said")
+    def effects(self, receipt: Receipt) -> str:
+        said = [entry for entry in receipt.outcome if isinstance(entry, dict)]
+        return "; ".join(" → ".join(filter(None, _words(entry))) for entry in said)
+
+    @admin.display(description="received", ordering="pk")
+    def received(self, receipt: Receipt) -> SafeString | str:
+        return ago(receipt.received_at)
+
+    def details(self, request: HttpRequest, row: Receipt) -> dict[str, Any]:
+        return {
+            "headline": f"Receipt from {row.provider}",
+            "state": self.state_label(row),
+            "lead": _LEADS[row.state],
+            "results": [
+                {**entry, "words": _words(entry)}
+                for entry in row.outcome
+                if isinstance(entry, dict)
+            ],
+            "body": _readable(bytes(row.body[:_SHOWN])),
+        }
+
+
+def _words(entry: dict[str, Any]) -> tuple[str, str]:
+    """What a part of a receipt said, and what was done about it."""
+    kind = str(entry.get("kind", ""))
+    bounce = f" ({entry['class']})" if entry.get("class") else ""
+    return kind + bounce, ", ".join(_effect(str(effect)) for effect in entry.get("effects") or [])
+
+
+def _effect(effect: str) -> str:
+    name, _, value = effect.partition(":")
+    if name == "suppressed":
+        return f"address suppressed for {scope_in_words(value)}"
+    if name == "withdrawn":
+        return f"consent to “{value}” withdrawn"
+    if name == "no_address":
+        return "no address to suppress"
+    return f"message marked as {effect.removesuffix('_at')}"
+
+
+def _readable(body: bytes) -> str:
+    text = body.decode("utf-8", "replace")
+    try:
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return text
