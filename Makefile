@@ -19,10 +19,10 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 run: venv ## Start everything: database, queue, web, worker, clock (PORT=…, HOST=…)
-	@EMAILAUTO_PARENT_WATCH=1 exec $(PY) manage.py up
+	@EMAILAUTO_PARENT_WATCH=1 exec $(PY) -m emailauto.supervisor
 
 test: venv-dev ## Run the tests against throw-away servers (ARGS="-k name")
-	@exec $(THROWAWAY) $(PY) -m pytest -n 2 $(ARGS)
+	@exec $(THROWAWAY) $(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 check: venv-dev ## Format, lint, types, layers, migrations, deployment settings, API schema
 	$(PY) -m ruff format --check .

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
 
 from common.ids import uuid7
+from emailauto.embedded.placement import temporary_placement
 from tests.factories import event_document
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,11 +107,23 @@ def eventually(condition: Callable[[], Any], seconds: float) -> Any:
     return condition()
 
 
+@contextmanager
+def running_stack(**environment: str) -> Iterator[Stack]:
+    # Not pytest's temporary directory: the servers' user may not enter it.
+    with temporary_placement() as placement:
+        var = placement.home / "var"
+        var.mkdir()
+        running = Stack(var, LEASE_SECONDS="4", SWEEP_SECONDS="1", **environment)
+        try:
+            yield running
+        finally:
+            running.stop()
+
+
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    running = Stack(tmp_path_factory.mktemp("stack"), LEASE_SECONDS="4", SWEEP_SECONDS="1")
-    yield running
-    running.stop()
+def stack() -> Iterator[Stack]:
+    with running_stack() as running:
+        yield running
 
 
 def documents(count: int) -> tuple[str, list[dict[str, Any]]]:
@@ -181,7 +195,7 @@ def test_without_valkey_events_are_accepted_and_mailed_once_it_is_back(stack: St
     assert eventually(lambda: stack.states(prefix) == {"sent": 3}, 60), stack.states(prefix)
 
 
-def test_email_url_makes_it_send_to_that_server(tmp_path: Path) -> None:
+def test_email_url_makes_it_send_to_that_server() -> None:
     received: list[Envelope] = []
 
     class Handler:
@@ -191,9 +205,7 @@ def test_email_url_makes_it_send_to_that_server(tmp_path: Path) -> None:
 
     controller = Controller(Handler(), hostname="127.0.0.1", port=free_port())
     controller.start()
-    url = f"smtp://127.0.0.1:{controller.port}"
-    stack = Stack(tmp_path, EMAIL_URL=url, LEASE_SECONDS="4", SWEEP_SECONDS="1")
-    try:
+    with running_stack(EMAIL_URL=f"smtp://127.0.0.1:{controller.port}") as stack:
         prefix, events = documents(40)
         with ThreadPoolExecutor(4) as clients:
             answers = clients.map(stack.post, events)
@@ -209,9 +221,7 @@ def test_email_url_makes_it_send_to_that_server(tmp_path: Path) -> None:
         arrivals = Counter(address for envelope in received for address in envelope.rcpt_tos)
         assert set(arrivals.values()) == {1}
         assert states["sent"] <= len(arrivals) <= 40
-    finally:
-        stack.stop()
-        controller.stop()
+    controller.stop()
 
 
 def free_port() -> int:

@@ -11,6 +11,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand
 
 from emailauto.demo import ensure_api_key, ensure_login, load_demo
+from monitoring.services import is_migrated
 
 USERNAME = "demo"
 
@@ -20,7 +21,8 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def handle(self, *args: Any, **options: Any) -> None:
-        call_command("migrate", interactive=False, verbosity=0)
+        if not is_migrated():
+            call_command("migrate", interactive=False, verbosity=0)
         load_demo()
         login = {"username": USERNAME, "password": os.environ.get("EMAILAUTO_DEMO_PASSWORD", "")}
         if login["password"]:

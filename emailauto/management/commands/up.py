@@ -1,14 +1,10 @@
-"""`manage.py up`, what `make run` calls."""
+"""`manage.py up`, what `make run` does."""
 
-import sys
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from emailauto.embedded.exceptions import EmbeddedError
-from emailauto.supervisor.exceptions import StartError
-from emailauto.supervisor.stack import up
+from emailauto.supervisor.__main__ import main
 
 
 class Command(BaseCommand):
@@ -17,7 +13,4 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            up(settings.BASE_DIR)
-        except (StartError, EmbeddedError) as error:
-            sys.exit(str(error))
+        main()
