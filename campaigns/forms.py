@@ -8,7 +8,7 @@ from unfold.widgets import UnfoldAdminSelectWidget
 
 from campaigns.models import Rule, Step
 from campaigns.states import EXIT, StepKind
-from common.admin import ModelForm
+from common.admin.bases import ModelForm
 from contacts.forms import ConditionField
 
 NEEDS: dict[str, tuple[str, ...]] = {

@@ -79,7 +79,7 @@ def differs_from_published(campaign: Campaign) -> bool:
     if campaign.published is None:
         return True
     draft = _snapshot(campaign, list(campaign.rules.all()), list(campaign.steps.all()))
-    return draft != campaign.published.snapshot
+    return bool(draft != campaign.published.snapshot)
 
 
 def pause_campaign(campaign: Campaign) -> bool:

@@ -1,6 +1,6 @@
 """The admin of people: contacts with what they said, and the topics they may hear about."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from django.contrib import admin
 from django.db.models import Q, QuerySet
@@ -10,17 +10,9 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from common.addresses import Address, InvalidAddress, address_hash, parse_address
-from common.admin import (
-    ModelAdmin,
-    ModelForm,
-    Operation,
-    OperationsMixin,
-    Refused,
-    TabularInline,
-    ago,
-    badge,
-    query,
-)
+from common.admin.bases import ModelAdmin, ModelForm, TabularInline
+from common.admin.operations import Operation, OperationsMixin, Refused
+from common.admin.words import ago, badge, query
 from common.clock import now
 from contacts.forms import ConsentForm, ContactForm, SuppressionForm, topic_scopes
 from contacts.models import Consent, Contact, Subscription, Topic
@@ -91,8 +83,8 @@ class SubscriptionInline(_ReadOnlyInline, TabularInline[Subscription, Contact]):
 
     model = Subscription
     verbose_name_plural = "Subscriptions"
-    fields: ClassVar[list[str]] = ["topic", "said", "when"]
-    readonly_fields: ClassVar[list[str]] = ["topic", "said", "when"]
+    fields = ["topic", "said", "when"]
+    readonly_fields = ["topic", "said", "when"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Subscription]:
         return super().get_queryset(request).select_related("topic").order_by("topic__name")
@@ -103,8 +95,8 @@ class ConsentInline(_ReadOnlyInline, TabularInline[Consent, Contact]):
 
     model = Consent
     verbose_name_plural = "Consent ledger"
-    fields: ClassVar[list[str]] = ["when", "topic", "said", "source", "evidence"]
-    readonly_fields: ClassVar[list[str]] = ["when", "topic", "said", "source", "evidence"]
+    fields = ["when", "topic", "said", "source", "evidence"]
+    readonly_fields = ["when", "topic", "said", "source", "evidence"]
     per_page = 20
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Consent]:
@@ -117,15 +109,15 @@ class ContactAdmin(OperationsMixin[Contact]):
 
     form = ContactForm
     change_form_template = "admin/contacts/contact/change_form.html"
-    list_display: ClassVar[list[str]] = ["person", "user_id", "status", "created"]
-    list_filter: ClassVar[list[Any]] = ["is_active"]
-    search_fields: ClassVar[list[str]] = ["name"]
+    list_display = ["person", "user_id", "status", "created"]
+    list_filter = ["is_active"]
+    search_fields = ["name"]
     search_help_text = "E-mail address, user id or name"
     empty_text = "People come in with their first event."
     ordering = ("-pk",)
     list_per_page = 50
     show_full_result_count = False
-    fields: ClassVar[list[str]] = ["name", "email", "user_id", "is_active", "attributes"]
+    fields = ["name", "email", "user_id", "is_active", "attributes"]
     inlines = (SubscriptionInline, ConsentInline)
     operations = (
         Operation(
@@ -193,9 +185,9 @@ class TopicAdmin(ModelAdmin[Topic]):
     """What marketing mail is about, and what must be on record before it is sent."""
 
     empty_text = "A topic is what people consent to and unsubscribe from."
-    list_display: ClassVar[list[str]] = ["name", "key", "policy", "description"]
-    search_fields: ClassVar[list[str]] = ["name", "key"]
-    fields: ClassVar[list[str]] = ["name", "key", "description", "policy"]
+    list_display = ["name", "key", "policy", "description"]
+    search_fields = ["name", "key"]
+    fields = ["name", "key", "description", "policy"]
 
     def get_prepopulated_fields(
         self, request: HttpRequest, obj: Topic | None = None

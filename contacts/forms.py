@@ -11,7 +11,7 @@ from unfold.widgets import (
 )
 
 from common.addresses import InvalidAddress, parse_address
-from common.admin import ModelForm
+from common.admin.bases import ModelForm
 from contacts.conditions import UNARY, InvalidCondition, compile_condition
 from contacts.models import Contact, Topic
 from contacts.states import ConsentState
@@ -68,8 +68,9 @@ class ConditionField(forms.JSONField):
     def __init__(self, **kwargs: Any) -> None:
         # The model's form field passes its own widget along.
         help_text = (
-            "Fields: user_id, or a path below payload, metadata or contact. Values have a type: in a "
-            'list or in JSON, 42 is a number and "42" is text. An absent field only “is missing”.'
+            "Fields: user_id, or a path below payload, metadata or contact. Values have a type: "
+            'in a list or in JSON, 42 is a number and "42" is text. '
+            "What is absent fits nothing but “is missing”."
         )
         given = {"widget": ConditionWidget, "required": False, "help_text": help_text}
         super().__init__(**{**kwargs, **given})

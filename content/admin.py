@@ -3,8 +3,8 @@
 import json
 from typing import Any, ClassVar
 
-from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.options import IS_POPUP_VAR
 from django.core.exceptions import PermissionDenied
 from django.db.models import Exists, OuterRef, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
@@ -13,7 +13,9 @@ from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
-from common.admin import ModelForm, Operation, OperationsMixin, ago, badge, document
+from common.admin.bases import ModelForm
+from common.admin.operations import Operation, OperationsMixin
+from common.admin.words import ago, badge, document
 from content.exceptions import CannotPublish, RenderError
 from content.lint import SAMPLE_CONTEXT, find_problems
 from content.models import Template, TemplateVersion
@@ -39,10 +41,10 @@ class TemplateAdmin(OperationsMixin[Template]):
 
     change_form_template = "admin/content/template/change_form.html"
     empty_text = "Write the first mail: it becomes a template with versions."
-    list_display: ClassVar[list[str]] = ["name", "key", "published_label", "draft_label"]
-    list_select_related: ClassVar[list[str]] = ["published"]
-    search_fields: ClassVar[list[str]] = ["name", "key"]
-    fields: ClassVar[list[str]] = ["name", "key"]
+    list_display = ["name", "key", "published_label", "draft_label"]
+    list_select_related = ["published"]
+    search_fields = ["name", "key"]
+    fields = ["name", "key"]
     operations = (
         Operation(
             name="draft",
@@ -83,6 +85,8 @@ class TemplateAdmin(OperationsMixin[Template]):
     def response_add(
         self, request: HttpRequest, obj: Template, post_url_continue: str | None = None
     ) -> HttpResponse:
+        if IS_POPUP_VAR in request.POST:
+            return super().response_add(request, obj, post_url_continue)
         return HttpResponseRedirect(_editor(open_draft(obj)))
 
     @admin.display(description="published")
@@ -139,8 +143,8 @@ class TemplateVersionAdmin(OperationsMixin[TemplateVersion]):
 
     form = VersionForm
     change_form_template = "admin/content/templateversion/change_form.html"
-    list_display: ClassVar[list[str]] = ["template", "number", "state_label", "subject"]
-    list_select_related: ClassVar[list[str]] = ["template"]
+    list_display = ["template", "number", "state_label", "subject"]
+    list_select_related = ["template"]
     ordering = ("template__name", "-number")
 
     def has_module_permission(self, request: HttpRequest) -> bool:

@@ -53,8 +53,8 @@ _STATES: dict[str, str] = {
 _ADVICE: dict[str, str] = {
     Reason.NO_ADDRESS: "Add the address on the contact's page; the next event will reach them.",
     Reason.CONTACT_INACTIVE: "Set the contact active again if they may be mailed.",
-    Reason.SUPPRESSED: "The person, their mailbox provider or an operator asked for this. "
-    "Lift it under Suppressions only if the person asks for it.",
+    Reason.SUPPRESSED: "Its entry under Suppressions says since when and why. Lift it only if "
+    "the person asks for it.",
     Reason.NO_TOPIC: "Choose a topic on the campaign and publish it.",
     Reason.CONSENT_MISSING: "The topic's policy asks for consent before the first mail. "
     "If the person gave it, record it on the contact's page.",

@@ -36,7 +36,9 @@ def _tab(title: str, app: str, model: str, **filters: str) -> dict[str, Any]:
 
     return {
         "title": title,
-        "link": lambda _request: f"{reverse(page)}?{urlencode(wanted)}" if wanted else reverse(page),
+        "link": lambda _request: (
+            f"{reverse(page)}?{urlencode(wanted)}" if wanted else reverse(page)
+        ),
         "active": is_active,
         "permission": _may(f"{app}.view_{model}"),
     }

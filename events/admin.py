@@ -1,6 +1,6 @@
 """The admin of events: the inbox as a log, event types, and the keys of those who post."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from django import forms
 from django.contrib import admin
@@ -14,18 +14,10 @@ from django.utils.translation import ngettext
 from unfold.contrib.forms.widgets import ArrayWidget
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
-from common.admin import (
-    KeyFilter,
-    ModelAdmin,
-    ModelForm,
-    Operation,
-    OperationsMixin,
-    RecordAdmin,
-    Refused,
-    ago,
-    badge,
-    query,
-)
+from common.admin.bases import ModelAdmin, ModelForm
+from common.admin.operations import Operation, OperationsMixin, Refused
+from common.admin.records import KeyFilter, RecordAdmin
+from common.admin.words import ago, badge, query
 from common.clock import now
 from events.models import ApiKey, Event, EventType, Scope, default_scopes
 from events.services import replay_dead, revoke_keys
@@ -74,15 +66,15 @@ class EventAdmin(RecordAdmin[Event]):
     """Every event exactly as it was posted, and what became of it."""
 
     change_form_template = "admin/events/event/change_form.html"
-    list_display: ClassVar[list[str]] = [
+    list_display = [
         "type_and_id",
         "user_id",
         "state_label",
         "outcome_words",
         "received",
     ]
-    list_filter: ClassVar[list[Any]] = ["state", "reason", TypeFilter]
-    search_fields: ClassVar[list[str]] = ["event_id"]
+    list_filter = ["state", "reason", TypeFilter]
+    search_fields = ["event_id"]
     search_help_text = "Event id or user id"
     empty_text = "What services post to /api/v1/events shows up here, exactly as it was posted."
     operations = (
@@ -168,9 +160,9 @@ class EventTypeAdmin(ModelAdmin[EventType]):
 
     form = EventTypeForm
     empty_text = "Any event is accepted. Add the types that campaigns start on or wait for."
-    list_display: ClassVar[list[str]] = ["name", "description", "events"]
-    search_fields: ClassVar[list[str]] = ["name", "description"]
-    fieldsets: ClassVar[list[Any]] = [
+    list_display = ["name", "description", "events"]
+    search_fields = ["name", "description"]
+    fieldsets = [
         (None, {"fields": ["name", "description"]}),
         (
             "Where the person stands in the event",
@@ -221,7 +213,7 @@ class ApiKeyAdmin(OperationsMixin[ApiKey]):
     form = ApiKeyForm
     empty_text = "Add a key for each service that posts events."
     change_form_template = "admin/operated.html"
-    list_display: ClassVar[list[str]] = [
+    list_display = [
         "name",
         "public_part",
         "source",
@@ -229,8 +221,8 @@ class ApiKeyAdmin(OperationsMixin[ApiKey]):
         "status",
         "last_used",
     ]
-    search_fields: ClassVar[list[str]] = ["name", "prefix", "source"]
-    fields: ClassVar[list[str]] = ["name", "source", "scopes", "expires_at"]
+    search_fields = ["name", "prefix", "source"]
+    fields = ["name", "source", "scopes", "expires_at"]
     operations = (
         Operation(
             name="revoke",
@@ -288,9 +280,7 @@ class ApiKeyAdmin(OperationsMixin[ApiKey]):
             "token": request.new_api_token,  # type: ignore[attr-defined]
             "api_url": request.build_absolute_uri(reverse("events")),
         }
-        response = TemplateResponse(request, "admin/events/apikey/created.html", context)
-        response["Cache-Control"] = "no-store"
-        return response
+        return TemplateResponse(request, "admin/events/apikey/created.html", context)
 
     def details(self, request: HttpRequest, row: ApiKey) -> dict[str, Any]:
         return {

@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from campaigns.models import Campaign, Enrollment
 from campaigns.states import CampaignState, EnrollmentState
-from common.admin import badge, query
+from common.admin.words import badge, query
 from common.clock import now
 from common.ids import first_uuid7
 from delivery.explanations import STATE_TONES
@@ -119,9 +119,7 @@ def _now() -> list[Context]:
     return [
         _number("events pending", pending, _list("events_event", state__exact="pending")),
         _number("messages due", due, _list("delivery_message", state__exact="queued")),
-        _number(
-            "people waiting", waiting, _list("campaigns_enrollment", state__exact="waiting")
-        ),
+        _number("people waiting", waiting, _list("campaigns_enrollment", state__exact="waiting")),
     ]
 
 

@@ -1,5 +1,6 @@
 """The admin of suppressions: who must not be mailed, how far, and why."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -16,7 +17,9 @@ from unfold.widgets import (
 )
 
 from common.addresses import Address, InvalidAddress, address_hash, parse_address
-from common.admin import ModelAdmin, ModelForm, RecordAdmin, ago, badge
+from common.admin.bases import ModelAdmin, ModelForm
+from common.admin.records import RecordAdmin
+from common.admin.words import ago, badge
 from suppression.models import Suppression
 from suppression.services import SuppressionRequest, suppress_addresses
 from suppression.states import ALL, MARKETING, SuppressionReason, scope_in_words
@@ -72,9 +75,9 @@ class SuppressionAdmin(RecordAdmin[Suppression]):
     """Looked up by address, also where only its hash is left."""
 
     change_form_template = "admin/suppression/suppression/change_form.html"
-    list_display: ClassVar[list[str]] = ["address", "reach", "reason_label", "source", "since"]
-    list_filter: ClassVar[list[Any]] = ["reason"]
-    search_fields: ClassVar[list[str]] = ["email"]
+    list_display = ["address", "reach", "reason_label", "source", "since"]
+    list_filter = ["reason"]
+    search_fields = ["email"]
     search_help_text = "E-mail address, erased ones too"
     empty_text = "Nobody has unsubscribed, complained or bounced."
 
@@ -92,7 +95,7 @@ class SuppressionAdmin(RecordAdmin[Suppression]):
             return AddSuppressionForm
         return super().get_form(request, obj, change, **kwargs)
 
-    def get_fields(self, request: HttpRequest, obj: Suppression | None = None) -> list[str]:
+    def get_fields(self, request: HttpRequest, obj: Suppression | None = None) -> Any:
         return ["address", "reach", "why"] if obj is None else super().get_fields(request, obj)
 
     def get_search_results(
@@ -102,10 +105,8 @@ class SuppressionAdmin(RecordAdmin[Suppression]):
         if not term:
             return queryset, False
         wanted = Q(email__icontains=term)
-        try:
+        with contextlib.suppress(InvalidAddress):
             wanted |= Q(address_hash=address_hash(parse_address(term).normalized))
-        except InvalidAddress:
-            pass
         return queryset.filter(wanted), False
 
     def save_model(

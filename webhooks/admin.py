@@ -1,7 +1,7 @@
 """The admin of receipts: what providers told us, byte for byte, and what was done about it."""
 
 import json
-from typing import Any, ClassVar
+from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
@@ -9,7 +9,9 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import ngettext
 
-from common.admin import KeyFilter, Operation, RecordAdmin, Refused, ago, badge
+from common.admin.operations import Operation, Refused
+from common.admin.records import KeyFilter, RecordAdmin
+from common.admin.words import ago, badge
 from suppression.states import scope_in_words
 from webhooks.models import Receipt
 from webhooks.services import replay_receipts
@@ -25,7 +27,8 @@ _TONES: dict[str, str] = {
 _LEADS: dict[str, str] = {
     ReceiptState.PENDING: "It waits to be applied.",
     ReceiptState.APPLIED: "It was applied.",
-    ReceiptState.DEAD: "It could not be applied. Nothing is lost: replay it once the cause is gone.",
+    ReceiptState.DEAD: "It could not be applied. Nothing is lost: replay it once the cause "
+    "is gone.",
 }
 
 
@@ -49,9 +52,9 @@ class ReceiptAdmin(RecordAdmin[Receipt]):
     """Webhook calls that proved to be the provider's."""
 
     change_form_template = "admin/webhooks/receipt/change_form.html"
-    list_display: ClassVar[list[str]] = ["call", "state_label", "effects", "received"]
-    list_filter: ClassVar[list[Any]] = ["state", ProviderFilter]
-    search_fields: ClassVar[list[str]] = ["=provider_event_id"]
+    list_display = ["call", "state_label", "effects", "received"]
+    list_filter = ["state", ProviderFilter]
+    search_fields = ["=provider_event_id"]
     search_help_text = "The provider's event id"
     empty_text = "Providers tell about bounces, complaints and opens at /webhooks/<provider>."
     operations = (

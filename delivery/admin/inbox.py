@@ -3,7 +3,7 @@
 import re
 from email import message_from_bytes, policy
 from email.message import EmailMessage, Message
-from typing import Any, ClassVar
+from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
@@ -12,7 +12,8 @@ from django.urls import URLPattern, path
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from common.admin import RecordAdmin, ago, document
+from common.admin.records import RecordAdmin
+from common.admin.words import ago, document
 from delivery.models import SandboxMail
 
 _SNIPPET = 110
@@ -26,8 +27,8 @@ class SandboxMailAdmin(RecordAdmin[SandboxMail]):
     """A mail client for what was sent into the sandbox."""
 
     change_form_template = "admin/delivery/sandboxmail/change_form.html"
-    list_display: ClassVar[list[str]] = ["mail", "recipient", "received"]
-    search_fields: ClassVar[list[str]] = ["to_email", "subject"]
+    list_display = ["mail", "recipient", "received"]
+    search_fields = ["to_email", "subject"]
     search_help_text = "Recipient or subject"
     empty_text = "What the sandbox provider takes lands here instead of leaving."
 

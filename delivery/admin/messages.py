@@ -1,6 +1,6 @@
 """Messages and dead letters: what was sent, what was not, why, and what to do about it."""
 
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 from django.contrib import admin
@@ -10,36 +10,21 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 from django.utils.html import escape, format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.translation import ngettext
 
 from common.addresses import InvalidAddress, parse_address
-from common.admin import (
-    KeyFilter,
-    Operation,
-    RecordAdmin,
-    Refused,
-    ago,
-    badge,
-    document,
-    query,
-)
+from common.admin.records import KeyFilter, RecordAdmin
+from common.admin.words import ago, badge, document, query
 from contacts.models import Contact
 from content.exceptions import RenderError
 from content.rendering import RenderedEmail
+from delivery.admin.resolutions import DISCARD, REPLAY, SEND_IT, THE_PROVIDER_HAS_IT
 from delivery.explanations import STATE_TONES, advice_of, sentence_of, timeline_of
 from delivery.headers import message_id, uuid_in_message_id
 from delivery.models import DeadLetter, Message
 from delivery.preview import as_sent
 from delivery.senders import load_senders
-from delivery.services import (
-    discard_messages,
-    mark_unknown_sent,
-    replay_messages,
-    resend_unknown,
-)
-from delivery.states import DEAD_LETTER_STATES, MessageState
+from delivery.states import DEAD_LETTER_STATES
 
-_REPLAYABLE = (*DEAD_LETTER_STATES, MessageState.HELD)
 _MOST_CONTACTS = 500
 
 _MARKS = (
@@ -54,76 +39,6 @@ _BAD_MARKS = (
 )
 
 
-def _moved(count: int, one: str, many: str) -> str:
-    if not count:
-        raise Refused("Nothing was changed: it is in another state by now.")
-    return ngettext(one, many, count) % count
-
-
-def _replay(_request: HttpRequest, ids: list[Any], _data: dict[str, Any]) -> str:
-    return _moved(
-        replay_messages(ids), "%d message is queued again.", "%d messages are queued again."
-    )
-
-
-def _discard(_request: HttpRequest, ids: list[Any], _data: dict[str, Any]) -> str:
-    return _moved(discard_messages(ids), "%d message discarded.", "%d messages discarded.")
-
-
-def _mark_sent(_request: HttpRequest, ids: list[Any], _data: dict[str, Any]) -> str:
-    return _moved(
-        mark_unknown_sent(ids), "%d message counts as sent.", "%d messages count as sent."
-    )
-
-
-def _resend(_request: HttpRequest, ids: list[Any], _data: dict[str, Any]) -> str:
-    return _moved(resend_unknown(ids), "%d message is sent now.", "%d messages are sent now.")
-
-
-REPLAY = Operation(
-    name="replay",
-    label="Replay",
-    icon="replay",
-    run=_replay,
-    question="The provider provably does not have it, so nobody gets it twice. "
-    "Every check is made again: suppressions, consent, switches.",
-    when=lambda message: message.state in _REPLAYABLE,
-    primary=True,
-    bulk=True,
-)
-DISCARD = Operation(
-    name="discard",
-    label="Discard",
-    icon="delete",
-    run=_discard,
-    question="It will never be sent. This cannot be taken back.",
-    when=lambda message: message.state in (*_REPLAYABLE, MessageState.UNKNOWN),
-    danger=True,
-    bulk=True,
-)
-THE_PROVIDER_HAS_IT = Operation(
-    name="mark-sent",
-    label="The provider has it",
-    icon="check_circle",
-    run=_mark_sent,
-    question="You found it in the provider's log: it was taken. It is marked as sent.",
-    when=lambda message: message.state == MessageState.UNKNOWN,
-    primary=True,
-    bulk=True,
-)
-SEND_IT = Operation(
-    name="resend",
-    label="The provider does not have it: send",
-    icon="send",
-    run=_resend,
-    question="You looked into the provider's log and it is not there. If it was taken after "
-    "all, the recipient gets this mail twice.",
-    when=lambda message: message.state == MessageState.UNKNOWN,
-    danger=True,
-    bulk=True,
-)
-
-
 class CampaignFilter(KeyFilter):
     """By the key of the campaign a message came from."""
 
@@ -135,8 +50,8 @@ class CampaignFilter(KeyFilter):
 class MessageList(RecordAdmin[Message]):
     """What the two lists share."""
 
-    list_select_related: ClassVar[list[str]] = ["contact"]
-    search_fields: ClassVar[list[str]] = ["pk"]
+    list_select_related = ["contact"]
+    search_fields = ["pk"]
     search_help_text = "E-mail address, name, event id or message id"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
@@ -187,7 +102,7 @@ class MessageAdmin(MessageList):
     """Every mail: what became of it and why."""
 
     change_form_template = "admin/delivery/message/change_form.html"
-    list_display: ClassVar[list[str]] = [
+    list_display = [
         "recipient",
         "origin",
         "state_label",
@@ -196,7 +111,7 @@ class MessageAdmin(MessageList):
         "sent",
         "marks",
     ]
-    list_filter: ClassVar[list[Any]] = ["state", "stream", "reason", CampaignFilter]
+    list_filter = ["state", "stream", "reason", CampaignFilter]
     empty_text = "A message is made when an event meets a campaign's rule."
     operations = (THE_PROVIDER_HAS_IT, SEND_IT, REPLAY, DISCARD)
 
@@ -255,7 +170,7 @@ class MessageAdmin(MessageList):
 class DeadLetterAdmin(MessageList):
     """Messages whose delivery failed for good: replay them, or let them rest."""
 
-    list_display: ClassVar[list[str]] = [
+    list_display = [
         "recipient",
         "origin",
         "state_label",
@@ -263,7 +178,7 @@ class DeadLetterAdmin(MessageList):
         "tried",
         "created",
     ]
-    list_filter: ClassVar[list[Any]] = ["reason", "stream", CampaignFilter]
+    list_filter = ["reason", "stream", CampaignFilter]
     empty_text = "Good: no message has failed for good."
     operations = (REPLAY, DISCARD)
 

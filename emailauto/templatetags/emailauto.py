@@ -1,33 +1,10 @@
-"""The admin's words (`common.admin`) for templates: `{% load emailauto %}`.
-
-Imported when used: unfold renders a widget while it is being imported, which loads every tag
-library, and `common.admin` imports unfold.
-"""
-
-from datetime import datetime
+"""The admin's words for templates: `{% load emailauto %}`."""
 
 from django import template
-from django.utils.safestring import SafeString
+
+from common.admin import words
 
 register = template.Library()
-
-
-@register.filter
-def ago(moment: datetime | None) -> SafeString | str:
-    from common.admin import ago
-
-    return ago(moment)
-
-
-@register.filter
-def pretty(value: object) -> SafeString:
-    from common.admin import pretty
-
-    return pretty(value)
-
-
-@register.filter
-def badge(text: object, tone: str = "grey") -> SafeString:
-    from common.admin import badge
-
-    return badge(text, tone)
+register.filter("ago", words.ago)
+register.filter("pretty", words.pretty)
+register.filter("badge", words.badge)

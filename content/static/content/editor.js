@@ -61,5 +61,5 @@ document.addEventListener("DOMContentLoaded", () => {
     window.addEventListener("beforeunload", (event) => {
         if (!saved) event.preventDefault();
     });
-    if (kept) show();
+    if (kept || form.querySelector(".errors")) show();
 });

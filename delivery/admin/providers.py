@@ -1,31 +1,26 @@
-"""Ways out: providers, senders, and the switches that stop them."""
+"""Ways out: providers, whose secrets stay in the environment, and senders."""
 
 import os
 import re
 from typing import Any, ClassVar
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import Exists, OuterRef, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import (
+    UnfoldAdminURLInputWidget,
+)
 
 from common.addresses import InvalidAddress, parse_address
-from common.admin import (
-    ModelAdmin,
-    ModelForm,
-    Operation,
-    OperationsMixin,
-    RecordAdmin,
-    ago,
-    badge,
-)
+from common.admin.bases import ModelForm
+from common.admin.operations import Operation, OperationsMixin
+from common.admin.words import badge
 from delivery.models import Provider, Sender, Switch
 from delivery.routes import RouteError, configured_backend, route_of
 from delivery.services import make_default_sender, resume_sending, stop_sending
-from delivery.states import Reason
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Whoever may edit providers must not be able to have our own secrets sent to a URL of theirs.
@@ -37,6 +32,14 @@ _NOT_A_PROVIDERS = frozenset(
 
 class ProviderForm(ModelForm[Provider]):
     """Takes the name of an environment variable and refuses what looks like the secret itself."""
+
+    api_url = forms.URLField(
+        label="API URL",
+        required=False,
+        assume_scheme="https",
+        widget=UnfoldAdminURLInputWidget(),
+        help_text="Empty: the provider's own.",
+    )
 
     class Meta:
         model = Provider
@@ -50,7 +53,6 @@ class ProviderForm(ModelForm[Provider]):
         ]
         labels: ClassVar[dict[str, str]] = {
             "secret_env": "Secret's variable",
-            "api_url": "API URL",
             "is_active": "Active",
         }
 
@@ -85,10 +87,10 @@ class ProviderAdmin(OperationsMixin[Provider]):
 
     form = ProviderForm
     change_form_template = "admin/operated.html"
-    list_display: ClassVar[list[str]] = ["key", "kind", "status", "secret", "rate", "switched"]
-    search_fields: ClassVar[list[str]] = ["key"]
-    readonly_fields: ClassVar[list[str]] = ["status", "secret"]
-    fields: ClassVar[list[Any]] = [
+    list_display = ["key", "kind", "status", "secret", "rate", "switched"]
+    search_fields = ["key"]
+    readonly_fields = ["status", "secret"]
+    fields = [
         "key",
         "backend",
         "status",
@@ -134,7 +136,7 @@ class ProviderAdmin(OperationsMixin[Provider]):
 
     @admin.display(description="at present")
     def status(self, provider: Provider) -> SafeString:
-        if provider.pk is None:
+        if provider._state.adding:
             return badge("new")
         if not provider.is_active:
             return badge("inactive")
@@ -196,10 +198,10 @@ class SenderAdmin(OperationsMixin[Sender]):
     form = SenderForm
     empty_text = "Mail needs somebody it comes from."
     change_form_template = "admin/operated.html"
-    list_display: ClassVar[list[str]] = ["name", "email", "reply_to", "provider", "default"]
-    list_select_related: ClassVar[list[str]] = ["provider"]
-    search_fields: ClassVar[list[str]] = ["name", "email"]
-    fields: ClassVar[list[str]] = ["name", "email", "reply_to", "postal_address", "provider"]
+    list_display = ["name", "email", "reply_to", "provider", "default"]
+    list_select_related = ["provider"]
+    search_fields = ["name", "email"]
+    fields = ["name", "email", "reply_to", "postal_address", "provider"]
     operations = (
         Operation(
             name="make-default",
@@ -224,97 +226,3 @@ class SenderAdmin(OperationsMixin[Sender]):
 
     def details(self, request: HttpRequest, row: Sender) -> dict[str, Any]:
         return {"state": badge("default", "green") if row.is_default else ""}
-
-
-class SwitchForm(ModelForm[Switch]):
-    """What to stop: everything, or one provider. A campaign is paused on its own page."""
-
-    what = forms.ChoiceField(
-        label="Stop",
-        widget=UnfoldAdminSelectWidget(),
-        help_text="One campaign? Pause it on its own page.",
-    )
-
-    class Meta:
-        model = Switch
-        fields: ClassVar[list[str]] = ["what", "note"]
-        widgets: ClassVar[dict[str, Any]] = {"note": UnfoldAdminTextInputWidget()}
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        keys = Provider.objects.values_list("key", flat=True)
-        field = self.fields["what"]
-        assert isinstance(field, forms.ChoiceField)
-        field.choices = [("", "Everything"), *((key, f"Provider {key}") for key in keys)]
-        field.required = False
-
-
-def _lift(_request: HttpRequest, ids: list[Any], _data: dict[str, Any]) -> str:
-    switches = Switch.objects.filter(pk__in=ids)
-    released = sum(resume_sending(switch.target, switch.key) for switch in switches)
-    return f"Switched on again; held messages released: {released}."
-
-
-def _is_campaigns(switch: Switch) -> bool:
-    return switch.reason in (Reason.CAMPAIGN_PAUSED, Reason.CAMPAIGN_STOPPED)
-
-
-@admin.register(Switch)
-class SwitchAdmin(RecordAdmin[Switch]):
-    """Stops that every message meets. Those of campaigns are lifted on the campaign's page."""
-
-    change_form_template = "admin/delivery/switch/change_form.html"
-    empty_text = "Everything is on. Add a switch to hold all mail, or one provider's."
-    list_display: ClassVar[list[str]] = ["stopped", "why", "note", "since"]
-    operations = (
-        Operation(
-            name="lift",
-            label="Switch on again",
-            icon="power_settings_new",
-            run=_lift,
-            question="What it held leaves at once, after all other checks.",
-            when=lambda switch: not _is_campaigns(switch),
-            primary=True,
-            permission="delete",
-        ),
-    )
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return ModelAdmin.has_add_permission(self, request)
-
-    def get_form(
-        self, request: HttpRequest, obj: Any = None, change: bool = False, **kw: Any
-    ) -> Any:
-        if obj is None:
-            return SwitchForm
-        return super().get_form(request, obj, change, **kw)
-
-    def get_fields(self, request: HttpRequest, obj: Switch | None = None) -> list[str]:
-        return ["what", "note"] if obj is None else super().get_fields(request, obj)
-
-    def save_model(
-        self, request: HttpRequest, obj: Switch, form: ModelForm[Switch], change: bool
-    ) -> None:
-        key = form.cleaned_data["what"]
-        obj.target = Switch.Target.PROVIDER if key else Switch.Target.EVERYTHING
-        obj.key = key
-        stop_sending(obj.target, key, note=obj.note)
-        obj.pk = Switch.objects.get(target=obj.target, key=key).pk
-        messages.warning(request, f"Stopped: {obj}. Mail is held, nothing is lost.")
-
-    @admin.display(description="stopped")
-    def stopped(self, switch: Switch) -> str:
-        return str(switch)
-
-    @admin.display(description="why")
-    def why(self, switch: Switch) -> SafeString:
-        tone = "amber" if _is_campaigns(switch) else "red"
-        return badge(switch.get_reason_display(), tone)
-
-    @admin.display(description="since", ordering="created_at")
-    def since(self, switch: Switch) -> SafeString | str:
-        return ago(switch.created_at)
-
-    def details(self, request: HttpRequest, row: Switch) -> dict[str, Any]:
-        advice = "Resume the campaign on its page to lift this." if _is_campaigns(row) else ""
-        return {"state": self.why(row), "lead": row.note, "advice": advice}

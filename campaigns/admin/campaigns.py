@@ -1,7 +1,7 @@
-"""The admin of campaigns: the draft, what is published, who is inside, and the buttons between."""
+"""Campaigns: the draft, what is published, and the buttons between."""
 
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
@@ -11,32 +11,22 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from campaigns.admin.draft import RevisionInline, RuleInline, StepInline
 from campaigns.exceptions import CannotPublish
 from campaigns.flow import flow_of
-from campaigns.forms import RuleForm, StepForm, step_widgets
-from campaigns.models import Campaign, Enrollment, Revision, Rule, Step
+from campaigns.models import Campaign, Enrollment
 from campaigns.services import (
     differs_from_published,
     pause_campaign,
     problems_of,
     publish_campaign,
-    replay_parked,
     resume_campaign,
     stop_campaign,
     waiting_counts,
 )
-from campaigns.states import CampaignState, EnrollmentState, StepKind
-from common.admin import (
-    Operation,
-    OperationsMixin,
-    RecordAdmin,
-    Refused,
-    StackedInline,
-    TabularInline,
-    ago,
-    badge,
-    query,
-)
+from campaigns.states import CampaignState, EnrollmentState
+from common.admin.operations import Operation, OperationsMixin, Refused
+from common.admin.words import badge, query
 from common.clock import now
 from common.ids import first_uuid7
 from delivery.models import Message
@@ -58,91 +48,6 @@ _LEADS: dict[str, str] = {
     CampaignState.PAUSED: "Nobody enters and its mail is held. Timers run on.",
     CampaignState.STOPPED: "It was stopped for good.",
 }
-
-
-def _one_at_first(
-    inline: Any, request: HttpRequest, obj: Campaign | None = None, **kwargs: Any
-) -> int:
-    """A new campaign starts with one empty row of each."""
-    return 0 if obj is not None else 1
-
-
-class RuleInline(StackedInline[Rule, Campaign]):
-    """What starts the campaign."""
-
-    model = Rule
-    form = RuleForm
-    verbose_name = "Rule"
-    verbose_name_plural = "What starts it"
-    get_extra = _one_at_first
-    fields: ClassVar[list[str]] = ["event_type", "condition", "entry_key_path"]
-
-    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        if db_field.name == "condition":
-            return db_field.formfield(form_class=RuleForm.Meta.field_classes["condition"])
-        return super().formfield_for_dbfield(db_field, request, **kwargs)
-
-
-class StepInline(StackedInline[Step, Campaign]):
-    """What happens then, top to bottom."""
-
-    model = Step
-    form = StepForm
-    verbose_name = "Step"
-    verbose_name_plural = "What happens then"
-    get_extra = _one_at_first
-    ordering_field = "position"
-    hide_ordering_field = True
-    fields: ClassVar[list[Any]] = [
-        "position",
-        ("kind", "key"),
-        "template",
-        "event_type",
-        "match_path",
-        ("wait_amount", "wait_unit"),
-        ("on_event", "on_timeout"),
-    ]
-
-    class Media:
-        js: ClassVar[list[str]] = ["campaigns/steps.js"]
-
-    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        formfield = super().formfield_for_dbfield(db_field, request, **kwargs)
-        return step_widgets(formfield, db_field.name)
-
-
-class RevisionInline(TabularInline[Revision, Campaign]):
-    """What was published, newest first."""
-
-    model = Revision
-    verbose_name_plural = "Published revisions"
-    extra = 0
-    can_delete = False
-    per_page = 10
-    hide_title = True
-    fields: ClassVar[list[str]] = ["number", "starts_on", "steps", "when", "published_by"]
-    readonly_fields: ClassVar[list[str]] = fields
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Revision]:
-        return super().get_queryset(request).select_related("published_by", "campaign")
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    @admin.display(description="starts on")
-    def starts_on(self, revision: Revision) -> str:
-        return ", ".join(revision.trigger_types)
-
-    @admin.display(description="steps")
-    def steps(self, revision: Revision) -> str:
-        return " → ".join(str(step["key"]) for step in revision.snapshot["steps"])
-
-    @admin.display(description="published")
-    def when(self, revision: Revision) -> SafeString | str:
-        return ago(revision.published_at)
 
 
 def _of(ids: list[Any]) -> Campaign:
@@ -172,7 +77,7 @@ class CampaignAdmin(OperationsMixin[Campaign]):
     """The draft is edited here; Publish makes it what runs."""
 
     change_form_template = "admin/campaigns/campaign/change_form.html"
-    list_display: ClassVar[list[str]] = [
+    list_display = [
         "title",
         "state_label",
         "starts_on",
@@ -180,11 +85,11 @@ class CampaignAdmin(OperationsMixin[Campaign]):
         "sent",
         "not_sent",
     ]
-    list_filter: ClassVar[list[Any]] = ["state", "stream"]
+    list_filter = ["state", "stream"]
     empty_text = "A campaign says: when this event arrives, do these steps."
-    search_fields: ClassVar[list[str]] = ["name", "key"]
+    search_fields = ["name", "key"]
     inlines = (RuleInline, StepInline, RevisionInline)
-    fieldsets: ClassVar[list[Any]] = [
+    fieldsets = [
         (
             "Campaign",
             {"fields": [("name", "key"), ("stream", "topic"), "sender", "description"]},
@@ -278,7 +183,7 @@ class CampaignAdmin(OperationsMixin[Campaign]):
         return self._saved(request, obj) or super().response_add(request, obj, post_url_continue)
 
     def _saved(self, request: HttpRequest, campaign: Campaign) -> HttpResponse | None:
-        if _PUBLISH not in request.POST:
+        if _PUBLISH not in request.POST or not self.has_change_permission(request, campaign):
             return None
         try:
             revision = publish_campaign(campaign, by=request.user)  # type: ignore[arg-type]
@@ -362,91 +267,3 @@ def _numbers(campaign: Campaign, waiting: int) -> list[tuple[str, int, str, str]
             "ea-care" if getattr(campaign, "n_held", 0) else "",
         ),
     ]
-
-
-def _replay_parked(_request: HttpRequest, ids: list[Any], _data: dict[str, Any]) -> str:
-    count = replay_parked(ids)
-    if not count:
-        raise Refused("Nothing was changed: only parked people can be sent on.")
-    return f"Sent on: {count}."
-
-
-_WAYS: dict[str, str] = {
-    EnrollmentState.WAITING: "blue",
-    EnrollmentState.FINISHED: "green",
-    EnrollmentState.EXITED: "grey",
-    EnrollmentState.PARKED: "red",
-}
-
-
-@admin.register(Enrollment)
-class EnrollmentAdmin(RecordAdmin[Enrollment]):
-    """People and their ways through campaigns."""
-
-    change_form_template = "admin/campaigns/enrollment/change_form.html"
-    list_display: ClassVar[list[str]] = ["person", "campaign", "state_label", "place", "entered"]
-    list_select_related: ClassVar[list[str]] = ["contact", "campaign"]
-    list_filter: ClassVar[list[Any]] = ["state", "campaign"]
-    operations = (
-        Operation(
-            name="replay",
-            label="Send on",
-            icon="replay",
-            run=_replay_parked,
-            question="They go on where they stood.",
-            when=lambda enrollment: enrollment.state == EnrollmentState.PARKED,
-            primary=True,
-            bulk=True,
-        ),
-    )
-
-    def has_module_permission(self, request: HttpRequest) -> bool:
-        # Reached from a campaign, a contact or a message.
-        return False
-
-    @admin.display(description="person")
-    def person(self, enrollment: Enrollment) -> SafeString:
-        return format_html('<span class="ea-strong">{}</span>', enrollment.contact)
-
-    @admin.display(description="state", ordering="state")
-    def state_label(self, enrollment: Enrollment) -> SafeString:
-        return badge(enrollment.get_state_display(), _WAYS[enrollment.state])
-
-    @admin.display(description="stands at")
-    def place(self, enrollment: Enrollment) -> SafeString | str:
-        if enrollment.state != EnrollmentState.WAITING:
-            return enrollment.get_exit_reason_display() if enrollment.exit_reason else ""
-        return format_html("{}, until {}", enrollment.step_key, ago(enrollment.wake_at))
-
-    @admin.display(description="entered", ordering="pk")
-    def entered(self, enrollment: Enrollment) -> SafeString | str:
-        return ago(enrollment.created_at)
-
-    def details(self, request: HttpRequest, row: Enrollment) -> dict[str, Any]:
-        return {
-            "headline": f"{row.contact} in “{row.campaign}”",
-            "state": self.state_label(row),
-            "runs": [_run(run) for run in row.step_runs.select_related("message")],
-            "event_url": reverse("admin:events_event_changelist")
-            + query({"event_id": row.event_id}),
-        }
-
-
-_OUTCOMES = {
-    "queued": "The mail was queued",
-    "event": "The event arrived",
-    "timeout": "The event did not arrive in time",
-    "elapsed": "The time was over",
-    "exit": "Left the campaign",
-}
-
-
-def _run(run: Any) -> dict[str, Any]:
-    kinds = dict(StepKind.choices)
-    return {
-        "key": run.step_key,
-        "kind": kinds.get(run.kind, run.kind),
-        "outcome": _OUTCOMES.get(run.outcome, run.outcome),
-        "message": run.message,
-        "at": run.at,
-    }

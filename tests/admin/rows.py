@@ -1,0 +1,156 @@
+"""One more row for each list of the admin, everything a stranger controls set to `EVIL`."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from campaigns.models import Enrollment
+from common.addresses import address_hash
+from common.clock import now
+from contacts.models import Consent, Subscription
+from contacts.states import ConsentState
+from delivery.models import Attempt, Message, SandboxMail, Sender, Switch
+from delivery.states import MessageState, Reason
+from events.states import EventState
+from suppression.models import Suppression
+from tests.factories import (
+    CampaignFactory,
+    ContactFactory,
+    EventFactory,
+    EventTypeFactory,
+    MessageFactory,
+    ProviderFactory,
+    SenderFactory,
+    TemplateFactory,
+    TopicFactory,
+    make_api_key,
+)
+from webhooks.models import Receipt
+
+EVIL = "<script>alert('x')</script>"
+
+_numbers = itertools.count(1)
+
+
+def make_message(**fields: Any) -> Message:
+    message = MessageFactory(
+        contact=ContactFactory(name=EVIL),
+        **{
+            "origin_event_id": f"e-{EVIL}",
+            "origin_campaign": f"campaign-{next(_numbers)}",
+            "origin_step": EVIL,
+            "detail": EVIL,
+            "context": {"payload": {"note": EVIL}, "user": {"name": EVIL}},
+            **fields,
+        },
+    )
+    provider = ProviderFactory()
+    Attempt.objects.create(
+        message=message, number=1, provider=provider, verdict="retry", detail=EVIL
+    )
+    return message
+
+
+def make_dead_letter() -> Message:
+    return make_message(state=MessageState.DEAD, reason=Reason.ATTEMPTS_EXHAUSTED)
+
+
+def make_contact() -> Any:
+    contact = ContactFactory(name=EVIL, attributes={"note": EVIL})
+    topic = TopicFactory(name=EVIL)
+    said = {"contact": contact, "topic": topic, "state": ConsentState.GRANTED}
+    Consent.objects.create(**said, source=EVIL, evidence=EVIL)
+    Subscription.objects.create(**said)
+    return contact
+
+
+def make_event() -> Any:
+    return EventFactory(
+        event_id=f"{next(_numbers)}-{EVIL}",
+        type=EVIL,
+        user_id=EVIL,
+        payload={"note": EVIL},
+        state=EventState.DEAD,
+        error=EVIL,
+        outcome=[{"campaign": "welcome", "result": EVIL}],
+    )
+
+
+def make_mail() -> SandboxMail:
+    raw = f"Subject: {EVIL}\r\nContent-Type: text/plain\r\n\r\n{EVIL}\r\n"
+    return SandboxMail.objects.create(
+        from_email=EVIL, to_email=EVIL, subject=EVIL, raw=raw.encode()
+    )
+
+
+def make_suppression() -> Suppression:
+    return Suppression.objects.create(
+        address_hash=address_hash(f"{next(_numbers)}@example.com"), source=EVIL, evidence=EVIL
+    )
+
+
+def make_receipt() -> Receipt:
+    return Receipt.objects.create(
+        provider="postmark",
+        provider_event_id=f"{next(_numbers)}-{EVIL}",
+        body=f'{{"Description": "{EVIL}"}}'.encode(),
+        outcome=[{"kind": EVIL, "class": EVIL, "message": None, "effects": [EVIL]}],
+        error=EVIL,
+    )
+
+
+def make_campaign() -> Any:
+    return CampaignFactory(
+        name=EVIL,
+        rule={"condition": {"path": "payload.note", "op": "eq", "value": EVIL}},
+        topic=TopicFactory(),
+        sender=make_sender(),
+    )
+
+
+def make_enrollment() -> Enrollment:
+    campaign = make_campaign()
+    return Enrollment.objects.create(
+        campaign=campaign,
+        contact=ContactFactory(name=EVIL),
+        entry_key=EVIL,
+        event_id=EVIL,
+        event_at=now(),
+        revision=campaign.published,
+        error=EVIL,
+        step_key="mail",
+        wake_at=now(),
+    )
+
+
+def make_template() -> Any:
+    return TemplateFactory(name=EVIL, version__subject=EVIL, version__html=EVIL)
+
+
+def make_sender() -> Sender:
+    return SenderFactory(name=EVIL)
+
+
+def make_switch() -> Switch:
+    return Switch.objects.create(target="provider", key=f"p-{next(_numbers)}", note=EVIL)
+
+
+LISTS: dict[str, Callable[[], Any]] = {
+    "campaigns_campaign": make_campaign,
+    "campaigns_enrollment": make_enrollment,
+    "content_template": make_template,
+    "content_templateversion": lambda: make_template().published,
+    "contacts_topic": lambda: TopicFactory(key=f"topic-{next(_numbers)}", name=EVIL),
+    "contacts_contact": make_contact,
+    "delivery_message": make_message,
+    "delivery_deadletter": make_dead_letter,
+    "delivery_sandboxmail": make_mail,
+    "suppression_suppression": make_suppression,
+    "events_event": make_event,
+    "events_eventtype": lambda: EventTypeFactory(name=f"{EVIL}-{next(_numbers)}"),
+    "events_apikey": lambda: make_api_key(name=EVIL)[0],
+    "webhooks_receipt": make_receipt,
+    "delivery_provider": lambda: ProviderFactory(key=f"provider-{next(_numbers)}"),
+    "delivery_sender": make_sender,
+    "delivery_switch": make_switch,
+}
