@@ -21,6 +21,7 @@ from content.lint import SAMPLE_CONTEXT, find_problems
 from content.models import Template, TemplateVersion
 from content.rendering import RenderedEmail, render
 from content.services import open_draft, publish_version
+from content.webmail import as_webmail
 
 _PUBLISH = "_publish"
 _PARTS = ("subject", "preheader", "html", "text")
@@ -207,7 +208,7 @@ class TemplateVersionAdmin(OperationsMixin[TemplateVersion]):
             rendered, problem = None, str(error)
         if request.POST.get("part") == "head":
             return _head(rendered, problem)
-        return document(rendered.html if rendered is not None else _sorry(problem))
+        return document(as_webmail(rendered.html) if rendered is not None else _sorry(problem))
 
     @admin.display(description="state")
     def state_label(self, version: TemplateVersion) -> SafeString:

@@ -1,8 +1,9 @@
-"""A mail's HTML as a webmail client shows it: what could run, load or send is gone.
+"""A mail's HTML as a webmail client shows it: what could run, frame or send is gone.
 
 The second fence around previews; the first is the sandboxed frame they are shown in.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,6 +33,8 @@ _PROPERTIES = ALLOWED_CSS_PROPERTIES | frozenset(
     "padding-bottom padding-left padding-right padding-top table-layout text-transform "
     "visibility white-space word-break".split()
 )
+# The elements' raw text ends at their end tag, so what stands between cannot close them early.
+_STYLE_SHEET = re.compile(r"<style\b[^>]*>(.*?)</style", re.IGNORECASE | re.DOTALL)
 # Their text is not the mail's: bleach would show it.
 _SILENT = frozenset({"style", "script", "title", "noscript", "template"})
 
@@ -51,7 +54,8 @@ class _WithoutSilentElements(Filter):  # type: ignore[misc]
 
 
 def as_webmail(html: str) -> str:
-    """The HTML without scripts, forms, frames, event handlers and foreign schemes."""
+    """The HTML without scripts, forms, frames, event handlers and foreign schemes. Style sheets
+    stay: the frame they are shown in lets them do no more than style."""
     cleaner = Cleaner(
         tags=_TAGS | _SILENT,
         attributes=_ATTRIBUTES,
@@ -61,5 +65,5 @@ def as_webmail(html: str) -> str:
         strip_comments=True,
         filters=[_WithoutSilentElements],
     )
-    clean: str = cleaner.clean(html)
-    return clean
+    sheets = "".join(f"<style>{sheet}</style>" for sheet in _STYLE_SHEET.findall(html))
+    return sheets + str(cleaner.clean(html))

@@ -65,10 +65,13 @@ def pretty(value: object) -> SafeString:
     return format_html('<pre class="ea-code">{}</pre>', text)
 
 
+_PAGE = "<!doctype html><meta charset=utf-8><style>body { margin: 0 }</style>"
+
+
 def document(html: str, *, popups: bool = False) -> HttpResponse:
     """Somebody else's HTML as a page of its own: no script, no form, no origin, framed only by
     us. `popups` lets its links open in a new tab."""
-    response = HttpResponse(html)
+    response = HttpResponse(_PAGE + html)
     response["Content-Security-Policy"] = _DOCUMENT_POLICY.format(popups=_POPUPS if popups else "")
     response["X-Frame-Options"] = "SAMEORIGIN"
     response["Referrer-Policy"] = "no-referrer"

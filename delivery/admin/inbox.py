@@ -1,6 +1,5 @@
 """The sandbox inbox: each mail as its recipient would see it."""
 
-import re
 from email import message_from_bytes, policy
 from email.message import EmailMessage, Message
 from typing import Any
@@ -14,11 +13,11 @@ from django.utils.safestring import SafeString
 
 from common.admin.records import RecordAdmin
 from common.admin.words import ago, document
+from content.webmail import as_webmail
 from delivery.models import SandboxMail
 
 _SNIPPET = 110
 _SOURCE = 300_000
-_HEAD = re.compile(r"<head\b[^>]*>", re.IGNORECASE)
 _BASE = '<base target="_blank">'
 
 
@@ -61,9 +60,7 @@ class SandboxMailAdmin(RecordAdmin[SandboxMail]):
     def document_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """The HTML part alone; its links open in a new tab, so that they can be tried."""
         html = _part(_parsed(self._mail(request, pk)), "html") or ""
-        head = _HEAD.search(html)
-        at = head.end() if head is not None else 0
-        return document(html[:at] + _BASE + html[at:], popups=True)
+        return document(_BASE + as_webmail(html), popups=True)
 
     def eml_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """The mail byte for byte, as a file."""

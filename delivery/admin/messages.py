@@ -17,6 +17,7 @@ from common.admin.words import ago, badge, document, query
 from contacts.models import Contact
 from content.exceptions import RenderError
 from content.rendering import RenderedEmail
+from content.webmail import as_webmail
 from delivery.admin.resolutions import DISCARD, REPLAY, SEND_IT, THE_PROVIDER_HAS_IT
 from delivery.explanations import STATE_TONES, advice_of, sentence_of, timeline_of
 from delivery.headers import message_id, uuid_in_message_id
@@ -144,7 +145,7 @@ class MessageAdmin(MessageList):
         if message is None:
             raise Http404
         try:
-            return document(as_sent(message).html)
+            return document(as_webmail(as_sent(message).html))
         except RenderError as error:
             return document(f"<p style='font:15px sans-serif'>{escape(error)}</p>")
 

@@ -9,9 +9,10 @@ from content.webmail import as_webmail
     ("html", "shown"),
     [
         ("<p>Hello</p>", "<p>Hello</p>"),
-        ("<style>p { color: red }</style><p>a</p>", "<p>a</p>"),
+        ("<style>p { color: red }</style><p>a</p>", "<style>p { color: red }</style><p>a</p>"),
+        ("<title>mail</title><p>a</p>", "<p>a</p>"),
         ("<script>alert(1)</script>b", "b"),
-        ("<style><script>x</script></style>c", "c"),
+        ("<style></style><script>x</script></style>c", "<style></style>c"),
         (
             '<a href="https://example.com" onclick="x()">d</a>',
             '<a href="https://example.com">d</a>',
