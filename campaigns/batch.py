@@ -4,7 +4,7 @@ walked in memory, in the order the events were received."""
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,8 @@ from campaigns.plan import Plan, RulePlan
 from campaigns.plans import Listening, current_plan, listening_to, surviving_step
 from campaigns.states import CampaignState, ExitReason, StepKind
 from campaigns.walk import Facts, Walker, Writes, is_awaited
-from common.ids import uuid7
+from common.clock import now
+from common.ids import shortened, uuid7
 from contacts.conditions import lookup
 from contacts.models import Contact
 from contacts.services import Identity, identify, resolve_contacts
@@ -23,6 +24,8 @@ from events.states import EventState, IgnoredReason
 
 ENTERED = "entered"
 AWAITED = "awaited"
+LOOK_BACK = timedelta(days=7)
+"""How far an awaited event may have overtaken the one that waits for it."""
 
 
 @dataclass(slots=True)
@@ -117,6 +120,8 @@ class SeenEvents:
         types = sorted(set(types))
         if not types:
             return
+        # A producer's clock is not to be trusted with how much is read.
+        since = max(since, now() - LOOK_BACK)
         rows = Event.objects.filter(
             contact_id__in=list(contact_ids), type__in=types, occurred_at__gte=since
         ).exclude(state=EventState.DEAD)
@@ -237,7 +242,7 @@ def entry_key(rule: RulePlan, case: Case) -> str:
     value = lookup(case.facts, rule.entry_key_path) if rule.entry_key_path else None
     if value is None:
         return f"{case.event.source}:{case.event.event_id}"
-    return f"{rule.entry_key_path}={value}"[:310]
+    return shortened(f"{rule.entry_key_path}={value}", 310)
 
 
 def _load_parked(cases: Sequence[Case]) -> dict[int, dict[UUID, Parked]]:

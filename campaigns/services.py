@@ -10,12 +10,12 @@ from django.db.models import Count, Max
 from django.db.models.functions import Now
 
 from campaigns.exceptions import CannotPublish
-from campaigns.models import Campaign, Enrollment, Revision, Rule, Step, Wait
-from campaigns.states import EXIT, CampaignState, EnrollmentState, ExitReason, StepKind
+from campaigns.models import Campaign, Enrollment, Revision, Rule, Step
+from campaigns.states import EXIT, CampaignState, EnrollmentState, StepKind
 from common.bell import ring
 from contacts.conditions import InvalidCondition, compile_condition
 from delivery.models import Switch
-from delivery.services import resume_sending, stop_sending
+from delivery.services import resume_sending, skip_held, stop_sending
 from delivery.states import Reason, Stream
 
 Problem = tuple[str, str]
@@ -110,14 +110,13 @@ def stop_campaign(campaign: Campaign) -> bool:
             return False
         target = Switch.Target.CAMPAIGN
         stop_sending(target, campaign.key, reason=Reason.CAMPAIGN_STOPPED, note=campaign.name)
+        skip_held(campaign.key)
+        # Leaving is a move like any other, so the timers make it, under the people's locks.
+        # Whoever is busy at this moment leaves when next woken.
         inside = campaign.enrollments.filter(state=EnrollmentState.WAITING)
-        Wait.objects.filter(enrollment__in=inside).delete()
-        inside.update(
-            state=EnrollmentState.EXITED,
-            exit_reason=ExitReason.STOPPED,
-            step_key="",
-            wake_at=None,
-        )
+        free = inside.select_for_update(skip_locked=True, of=("self",)).values("pk")
+        Enrollment.objects.filter(pk__in=free).update(wake_at=Now())
+    ring("timers")
     return True
 
 

@@ -4,7 +4,7 @@ from django.db import models
 
 
 class CampaignState(models.TextChoices):
-    """Draft until first published; paused keeps people where they are; stopped is final."""
+    """Draft until first published; paused lets nobody in and holds its mails; stopped is final."""
 
     DRAFT = "draft"
     LIVE = "live"

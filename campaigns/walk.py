@@ -14,7 +14,7 @@ from uuid import UUID
 from campaigns.models import Enrollment, StepRun, Wait
 from campaigns.plan import Plan, StepPlan
 from campaigns.states import EXIT, EnrollmentState, ExitReason, StepKind
-from common.ids import uuid7
+from common.ids import shortened, uuid7
 from contacts.conditions import lookup
 
 Facts = Mapping[str, Any]
@@ -187,7 +187,7 @@ class Walker:
 def match_value(facts: Facts, path: str) -> str:
     """The value two events must share, as text; empty when nothing has to match."""
     value = lookup(facts, path) if path else None
-    return "" if value is None else str(value)[:200]
+    return "" if value is None else shortened(str(value), 200)
 
 
 def is_awaited(facts: Facts, *, match_path: str, match_value: str) -> bool:
@@ -199,4 +199,4 @@ def is_awaited(facts: Facts, *, match_path: str, match_value: str) -> bool:
     if not match_path:
         return True
     value = lookup(facts, match_path)
-    return value is not None and match_value != "" and str(value)[:200] == match_value
+    return value is not None and match_value != "" and shortened(str(value), 200) == match_value

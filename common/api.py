@@ -5,7 +5,7 @@ from typing import IO, Any
 import msgspec
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError
 from django.http import Http404, UnreadablePostError
 from rest_framework import exceptions, pagination, parsers, status
 from rest_framework.response import Response
@@ -44,6 +44,11 @@ class StrictJSONParser(parsers.BaseParser):
         media_type: str | None = None,
         parser_context: Any = None,
     ) -> Any:
+        request = (parser_context or {}).get("request")
+        if request is not None and "chunked" in request.headers.get("Transfer-Encoding", ""):
+            # WSGI has no length to read by; Django would see an empty body.
+            message = "Send a Content-Length; chunked bodies are not read."
+            raise ApiError("length_required", message, status_code=411)
         return decode_json(_read_limited(stream))
 
 
@@ -91,7 +96,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
     """DRF's hook: every error leaves as `{"code", "message", "details"}`."""
     if isinstance(error, Http404):
         error = exceptions.NotFound()
-    if isinstance(error, OperationalError):
+    if isinstance(error, OperationalError | InterfaceError):
         set_rollback()
         body = {"code": "unavailable", "message": "The database is not available.", "details": []}
         return Response(body, status=503, headers={"Retry-After": "2"})

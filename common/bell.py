@@ -15,17 +15,6 @@ from django.conf import settings
 
 logger = logging.getLogger(__name__)
 
-LANES = (
-    "events",
-    "timers",
-    "transactional",
-    "marketing",
-    "feedback",
-    "outgoing",
-    "bulk",
-    "maintenance",
-)
-
 # A ring whose message was lost in the broker silences its lane for this long at the most.
 _PENDING_MS = 2_000
 # After a failure the bell is left alone for a moment, so that an intake without Redis does not

@@ -1,5 +1,6 @@
 """Identifiers: time-ordered ones for rows, and the name of this process on a lease."""
 
+import hashlib
 import os
 import secrets
 import socket
@@ -24,6 +25,15 @@ def uuid7() -> UUID:
 def first_uuid7(moment: datetime) -> UUID:
     """The smallest id `uuid7` can have given from that moment on: a time as an index range."""
     return UUID(int=int(moment.timestamp() * 1000) << 80)
+
+
+def shortened(text: str, longest: int) -> str:
+    """`text`, or when it is too long its beginning and a digest of all of it: different texts
+    stay different."""
+    if len(text) <= longest:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{text[: longest - len(digest) - 1]}~{digest}"
 
 
 _HOST = socket.gethostname()[:40]

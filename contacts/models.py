@@ -39,7 +39,9 @@ class Topic(models.Model):
 
     key = models.SlugField(max_length=60, unique=True)
     name = models.CharField(max_length=100)
-    description = models.CharField(max_length=300, blank=True)
+    description = models.CharField(
+        max_length=300, blank=True, help_text=_("Printed below its mails: why people get them.")
+    )
     policy = models.CharField(
         max_length=10, choices=TopicPolicy.choices, default=TopicPolicy.OPT_IN
     )

@@ -75,10 +75,11 @@ def resolve_contacts(identities: Sequence[Identity]) -> list[Contact]:
     for _attempt in range(5):
         people = _People(_locked(identities))
         contacts = [people.resolve(identity) for identity in identities]
-        if not people.new and _save(people.changed):
+        is_saved = _save(people.changed)
+        if is_saved and not people.new:
             return contacts
-        # A concurrent batch may have made the same person, or given somebody this address: then
-        # ours are left out here, and the next look finds theirs.
+        # An address that was given up just now is free for the next. Somebody else may have made
+        # the same person meanwhile: then ours is left out here, and the next look finds theirs.
         new = sorted(people.new, key=lambda c: (c.email_normalized or "", c.user_id or ""))
         Contact.objects.bulk_create(new, ignore_conflicts=True)
     raise RuntimeError("contacts kept changing while they were being resolved")
@@ -119,8 +120,12 @@ class _People:
         before = (contact.user_id, contact.email, contact.name, dict(contact.attributes))
         if identity.user_id and contact.user_id is None:
             contact.user_id = identity.user_id
+        if identity.user_id and contact.user_id != identity.user_id:
+            # Somebody else who uses the same mailbox: mailed there, but not to rename its owner.
+            return False
         address = identity.address
         if address is not None and self.by_email.get(address.normalized, contact) is contact:
+            self.by_email.pop(contact.email_normalized or "", None)
             contact.email, contact.email_normalized = address.email, address.normalized
         for name, value in identity.profile.items():
             if name == "name":

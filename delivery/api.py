@@ -73,6 +73,7 @@ class MessageDetailSerializer(MessageSerializer):
         fields = [*MessageSerializer.Meta.fields, "attempt_log"]
 
 
+_FILTERS = frozenset({"email", "event_id", "state", "page", "page_size"})
 _RELATED = ("topic", "provider", "template_version__template")
 
 
@@ -108,6 +109,8 @@ class MessageView(generics.RetrieveAPIView[Message]):
 
 
 def _filtered(messages: QuerySet[Message], wanted: dict[str, Any]) -> QuerySet[Message]:
+    if unknown := wanted.keys() - _FILTERS:
+        raise _invalid(min(unknown), f"is none of {', '.join(sorted(_FILTERS))}")
     if email := wanted.get("email"):
         messages = messages.filter(email_normalized=_normalized(email))
     if event_id := wanted.get("event_id"):

@@ -20,6 +20,7 @@ from delivery.journal import Journal, open_journal
 from delivery.models import Message
 from delivery.outbound import Outbound, build_outbound
 from delivery.recording import record
+from delivery.routes import route_name
 from delivery.states import MessageState, Reason
 from delivery.transitions import Departure, Refused
 from suppression.services import lock_addresses
@@ -40,7 +41,9 @@ class Ready:
     @property
     def departure(self) -> Departure:
         message = self.outbound.message
-        return Departure(message.pk, self.outbound.provider.pk, self.email, self.email_normalized)
+        provider = self.outbound.provider
+        route = route_name(provider)
+        return Departure(message.pk, provider.pk, route, self.email, self.email_normalized)
 
 
 def drain(stream: str, *, budget: float) -> bool:

@@ -1,7 +1,7 @@
 """May this message leave, now, to this address?
 
 Asked twice with the same function: when a message is claimed, and again inside the transaction
-that commits its hand-over, where the answer is binding. Loading the facts is four queries for any
+that commits its hand-over, where the answer is binding. Loading the facts is five queries for any
 number of messages; deciding is pure. An exception in a check means: do not send.
 """
 

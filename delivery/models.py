@@ -164,6 +164,9 @@ class Message(models.Model):
     provider = models.ForeignKey(
         Provider, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
+    route = models.CharField(
+        max_length=100, blank=True, help_text=_("The backend it was handed over through.")
+    )
     esp_id = models.CharField(max_length=200, blank=True)
 
     created_at = models.DateTimeField(db_default=Now())

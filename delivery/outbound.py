@@ -56,7 +56,7 @@ def context_of(message: Message, sender: Sender | None) -> dict[str, Any]:
     # Set in every case: a payload must not be able to bring its own.
     marketing = message.stream == Stream.MARKETING
     context["unsubscribe_url"] = unsubscribe_url(message.pk) if marketing else ""
-    context["reason_line"] = ""
+    context["reason_line"] = message.topic.description if marketing and message.topic else ""
     return context
 
 

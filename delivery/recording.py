@@ -19,6 +19,7 @@ from delivery.verdicts import Outcome, Verdict
 logger = logging.getLogger(__name__)
 
 MAX_BACKOFF = 3_600.0
+MAX_OUTAGE_PAUSE = 60.0
 _RECORD_TRIES = 5
 
 
@@ -86,13 +87,18 @@ def _retry(message_id: UUID, attempt: int, verdict: Verdict, failures: int) -> S
         attempt,
         MessageState.RETRY,
         detail=verdict.detail,
-        delay=verdict.retry_after or backoff(attempt),
+        delay=verdict.retry_after or _pause(failures, attempt, failed=failed),
         failed=failed,
     )
 
 
+def _pause(failures: int, attempt: int, *, failed: bool) -> float:
+    # An outage is no fault of the message's: it comes back within a minute of its end.
+    return backoff(failures + 1) if failed else min(backoff(attempt), MAX_OUTAGE_PAUSE)
+
+
 def backoff(attempt: int) -> float:
-    """Seconds to wait after this attempt: exponential, with half of it random, so that what
+    """Seconds to wait after this failed attempt: exponential, with half of it random, so that what
     failed together does not come back together."""
     ceiling: float = settings.EMAILAUTO.provider.retry.backoff_ms / 1000 * 2 ** min(attempt - 1, 20)
     return random.uniform(0.5, 1.0) * min(ceiling, MAX_BACKOFF)  # noqa: S311 - jitter, no secret

@@ -13,9 +13,9 @@ from django.db.models.functions import Now
 from common.bell import ring
 from delivery import transitions
 from delivery.journal import revoke
-from delivery.models import Message, Provider
+from delivery.models import Message, SandboxMail
 from delivery.recording import settled
-from delivery.routes import RouteError, route_of
+from delivery.routes import SANDBOX
 from delivery.states import MessageState, Reason, Stream
 from delivery.transitions import Settled
 from delivery.verdicts import Outcome, Verdict
@@ -66,24 +66,21 @@ def recover_dispatching() -> int:
 
 
 def clear_doubts() -> int:
-    """unknown → sent or queued, where the provider can be asked what it took.
+    """unknown → sent or queued, for messages that went to the sandbox, which knows what it took.
 
+    What counts is the route a message was handed over through, not today's. The sandbox takes
+    nothing from a message that is no longer `dispatching`, so its "no" is final.
     Returns how many may be sent now.
     """
-    unknown = Message.objects.filter(state=MessageState.UNKNOWN).select_related("provider")
-    by_provider: dict[Provider, list[Message]] = defaultdict(list)
-    for message in unknown.order_by("pk")[:_LIMIT]:
-        if message.provider is not None:
-            by_provider[message.provider].append(message)
-    queued = 0
-    for provider, messages in by_provider.items():
-        accepted = _proof(provider, messages)
-        if accepted is None:
-            continue
-        moves = [_proven(message, message.pk in accepted) for message in messages]
-        transitions.settle(moves)
-        queued += sum(move.state == MessageState.QUEUED for move in moves)
-    return queued
+    unknown = Message.objects.filter(state=MessageState.UNKNOWN, route=SANDBOX)
+    messages = list(unknown.order_by("pk")[:_LIMIT])
+    if not messages:
+        return 0
+    taken = SandboxMail.objects.filter(message_id__in=[message.pk for message in messages])
+    accepted = set(taken.values_list("message_id", flat=True))
+    moves = [_proven(message, message.pk in accepted) for message in messages]
+    transitions.settle(moves)
+    return sum(move.state == MessageState.QUEUED for move in moves)
 
 
 def release_held() -> int:
@@ -123,14 +120,6 @@ def _move(message: Message, fate: Verdict | None) -> Settled:
     if fate is None:
         return Settled(message.pk, message.attempts, MessageState.QUEUED)
     return settled(message.pk, message.attempts, fate, failures=message.failures)
-
-
-def _proof(provider: Provider, messages: Iterable[Message]) -> set[UUID] | None:
-    try:
-        route = route_of(provider)
-    except RouteError:
-        return None
-    return route.accepted(message.pk for message in messages) if route.has_proof else None
 
 
 def _proven(message: Message, accepted: bool) -> Settled:

@@ -2,17 +2,15 @@
 environment."""
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
 
 import environ
 from django.conf import settings
 from django.core.mail import get_connection
 from django.core.mail.backends.base import BaseEmailBackend
 
-from delivery.models import Provider, SandboxMail
+from delivery.models import Provider
 
 SANDBOX = "delivery.backends.sandbox.SandboxBackend"
 SMTP = "delivery.backends.smtp.SMTPBackend"
@@ -38,16 +36,6 @@ class Route:
         connection: BaseEmailBackend = get_connection(self.backend, **self.options)
         return connection
 
-    @property
-    def has_proof(self) -> bool:
-        """Whether the provider can be asked which messages it took."""
-        return self.backend == SANDBOX
-
-    def accepted(self, messages: Iterable[UUID]) -> set[UUID]:
-        """Those of these messages the provider has; only where it `has_proof`."""
-        found = SandboxMail.objects.filter(message_id__in=list(messages))
-        return set(found.values_list("message_id", flat=True))
-
 
 def route_of(provider: Provider) -> Route:
     """The route of a provider row; raises `RouteError` when its secret is missing."""
@@ -64,14 +52,23 @@ def route_of(provider: Provider) -> Route:
     return _anymail(provider.backend, secret, provider.api_url, limit)
 
 
+def route_name(provider: Provider) -> str:
+    """The backend this process reaches the provider through; empty when it is not set up."""
+    try:
+        return route_of(provider).backend
+    except RouteError:
+        return ""
+
+
 def configured_backend() -> str:
-    """What "as configured" means at present: `smtp`, a provider's name, or `sandbox`."""
+    """What "as configured" means in this process: `smtp`, a provider's name, `sandbox`, or
+    `missing`: a deployment has to say so before it swallows its mail into the sandbox."""
     config = settings.EMAILAUTO.provider
     if settings.EMAIL_URL:
         return "smtp"
     if config.api_key_env and os.environ.get(config.api_key_env):
         return config.type
-    return "sandbox"
+    return "sandbox" if config.type == "sandbox" or settings.SANDBOX_BY_DEFAULT else "missing"
 
 
 def _configured(limit: int) -> Route:
@@ -80,6 +77,8 @@ def _configured(limit: int) -> Route:
         return _smtp(settings.EMAIL_URL, limit)
     if kind == "sandbox":
         return _sandbox(limit)
+    if kind == "missing":
+        raise RouteError(f"neither EMAIL_URL nor {config.api_key_env or 'a key'} is set")
     return _anymail(kind, os.environ[config.api_key_env], config.api_url, limit)
 
 

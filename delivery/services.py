@@ -39,6 +39,12 @@ def discard_messages(ids: Iterable[UUID]) -> int:
     )
 
 
+def skip_held(campaign: str) -> int:
+    """held → skipped, for the mails of a campaign that was stopped; returns how many moved."""
+    held = Message.objects.filter(state=MessageState.HELD, origin_campaign=campaign)
+    return held.update(state=MessageState.SKIPPED, reason=Reason.CAMPAIGN_STOPPED, detail="")
+
+
 def mark_unknown_sent(ids: Iterable[UUID]) -> int:
     """unknown → sent: an operator saw in the provider's log that it was taken."""
     return Message.objects.filter(pk__in=list(ids), state=MessageState.UNKNOWN).update(

@@ -21,6 +21,7 @@ class Departure:
 
     message_id: UUID
     provider_id: int
+    route: str
     email: str
     email_normalized: str
 
@@ -56,8 +57,8 @@ _CLAIM = """
         lease_until = statement_timestamp() + %(lease)s * interval '1 second'
     WHERE id IN (
         SELECT id FROM delivery_message
-        WHERE state IN ('queued', 'retry') AND stream = %(stream)s AND due_at <= statement_timestamp()
-              AND (crashes > 0) = %(crashed)s
+        WHERE state IN ('queued', 'retry') AND stream = %(stream)s
+              AND due_at <= statement_timestamp() AND (crashes > 0) = %(crashed)s
         ORDER BY due_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
     RETURNING id
 """
@@ -74,42 +75,49 @@ _REFUSE = """
 _DISPATCH = """
     UPDATE delivery_message AS m
     SET state = 'dispatching', attempts = m.attempts + 1, handover_id = %s, reason = '',
-        detail = '', provider_id = d.provider_id, email = d.email,
-        email_normalized = d.email_normalized, lease_until = statement_timestamp() + %s * interval '1 second'
-    FROM unnest(%s::uuid[], %s::bigint[], %s::text[], %s::text[])
-         AS d (id, provider_id, email, email_normalized)
-    WHERE m.id = d.id AND m.state = 'claimed' AND m.lease_owner = %s AND m.lease_until > statement_timestamp()
+        detail = '', provider_id = d.provider_id, route = d.route, email = d.email,
+        email_normalized = d.email_normalized,
+        lease_until = statement_timestamp() + %s * interval '1 second'
+    FROM unnest(%s::uuid[], %s::bigint[], %s::text[], %s::text[], %s::text[])
+         AS d (id, provider_id, route, email, email_normalized)
+    WHERE m.id = d.id AND m.state = 'claimed' AND m.lease_owner = %s
+          AND m.lease_until > statement_timestamp()
     RETURNING m.id, m.attempts
 """
 
-# A doubt is no doubt when feedback has already proven that the provider took the message.
+# What feedback has told already: the provider has the message, whatever the worker knows.
+_PROVEN = (
+    "(m.esp_id <> '' OR LEAST(m.delivered_at, m.opened_at, m.clicked_at, m.bounced_at,"
+    " m.complained_at) IS NOT NULL)"
+)
+
 # Also from `unknown`: if recovery gave the message up while its worker was only slow, that
 # worker's outcome is the proof that was missing. The attempt number is what makes it the same.
-_SETTLE = """
+_SETTLE = f"""
     UPDATE delivery_message AS m
-    SET state = CASE WHEN {proven} THEN 'sent' ELSE s.state END,
-        reason = CASE WHEN {proven} THEN '' ELSE s.reason END, detail = s.detail,
+    SET state = CASE WHEN {_PROVEN} THEN 'sent' ELSE s.state END,
+        reason = CASE WHEN {_PROVEN} THEN '' ELSE s.reason END, detail = s.detail,
         esp_id = CASE WHEN s.esp_id = '' THEN m.esp_id ELSE s.esp_id END,
-        failures = m.failures + s.failed::int, due_at = statement_timestamp() + s.delay * interval '1 second',
-        sent_at = CASE WHEN s.state = 'sent' OR {proven} THEN statement_timestamp() ELSE m.sent_at END,
+        failures = m.failures + s.failed::int,
+        due_at = statement_timestamp() + s.delay * interval '1 second',
+        sent_at = CASE WHEN s.state = 'sent' OR {_PROVEN}
+                       THEN statement_timestamp() ELSE m.sent_at END,
         lease_owner = '', lease_until = NULL
     FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[],
                 %s::float8[], %s::bool[])
          AS s (id, attempt, state, reason, detail, esp_id, delay, failed)
     WHERE m.id = s.id AND m.attempts = s.attempt AND m.state IN ('dispatching', 'unknown')
     RETURNING m.id
-""".format(
-    proven="(m.esp_id <> '' OR LEAST(m.delivered_at, m.opened_at, m.clicked_at, m.bounced_at,"
-    " m.complained_at) IS NOT NULL)"
-)
+"""  # noqa: S608 - a constant of this module
 
-_RELEASE = """
-    UPDATE delivery_message
-    SET state = 'queued', lease_owner = '', lease_until = NULL,
-        due_at = statement_timestamp() + %s * interval '1 second'
-    WHERE id = ANY(%s) AND state = %s AND lease_owner = %s
-    RETURNING id
-"""
+_RELEASE = f"""
+    UPDATE delivery_message AS m
+    SET state = CASE WHEN {_PROVEN} THEN 'sent' ELSE 'queued' END,
+        sent_at = CASE WHEN {_PROVEN} THEN statement_timestamp() ELSE m.sent_at END,
+        lease_owner = '', lease_until = NULL
+    WHERE m.id = ANY(%s) AND m.state = %s AND m.lease_owner = %s
+    RETURNING m.id
+"""  # noqa: S608 - a constant of this module
 
 
 def claim(stream: str, *, owner: str, lease_seconds: int, limit: int, crashed: bool) -> list[UUID]:
@@ -152,6 +160,7 @@ def dispatch(
         lease_seconds,
         [d.message_id for d in departures],
         [d.provider_id for d in departures],
+        [d.route for d in departures],
         [d.email for d in departures],
         [d.email_normalized for d in departures],
         owner,
@@ -178,11 +187,9 @@ def settle(settled: Sequence[Settled]) -> set[UUID]:
     return {message_id for (message_id,) in _run(_SETTLE, columns)}
 
 
-def release(
-    messages: Iterable[UUID], state: MessageState, *, owner: str, delay: float = 0.0
-) -> set[UUID]:
+def release(messages: Iterable[UUID], state: MessageState, *, owner: str) -> set[UUID]:
     """claimed or dispatching → queued, by the worker that holds them and has not begun them."""
-    rows = _run(_RELEASE, (delay, list(messages), state.value, owner))
+    rows = _run(_RELEASE, (list(messages), state.value, owner))
     return {message_id for (message_id,) in rows}
 
 

@@ -38,17 +38,15 @@ def hash_key_is_its_own(**_: Any) -> list[CheckMessage]:
 @register(deploy=True)
 def mail_leaves_this_machine(**_: Any) -> list[CheckMessage]:
     """A deployment whose provider is the sandbox sends nothing to anybody."""
-    if configured_backend() != "sandbox":
-        return []
     config = settings.EMAILAUTO.provider
     name = config.api_key_env or "(none named)"
-    return [
-        Warning(
-            "The default provider is the sandbox inbox: no mail leaves.",
-            hint=f"Set {name}, the key of provider.type {config.type!r}, or EMAIL_URL.",
-            id="emailauto.W003",
-        )
-    ]
+    hint = f"Set {name}, the key of provider.type {config.type!r}, or EMAIL_URL."
+    if configured_backend() == "missing":
+        return [Error("The default provider has no key.", hint=hint, id="emailauto.E003")]
+    if configured_backend() == "sandbox":
+        message = "The default provider is the sandbox inbox: no mail leaves."
+        return [Warning(message, hint=hint, id="emailauto.W003")]
+    return []
 
 
 @register()

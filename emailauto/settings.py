@@ -95,7 +95,8 @@ CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 # A drain may be run twice and may be lost; what matters is that a crash is not a hot loop.
 CELERY_TASK_ACKS_LATE = False
-CELERY_TASK_TIME_LIMIT = 100  # below the lease: whoever hangs is gone before it is replaced
+# Far beyond what a polite server can make a hand-over last; whoever reaches it hangs.
+CELERY_TASK_TIME_LIMIT = 600
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 20
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
@@ -136,6 +137,9 @@ CELERY_BEAT_SCHEDULE = {
 
 # smtp://user:password@host:port, smtp+tls://…; overrides `provider` of the config file.
 EMAIL_URL: str = env("EMAIL_URL", default="")
+# Whether mail goes into the sandbox inbox when nothing else is set up. `make run` says yes; a
+# deployment that forgot its key must not look as if it sent.
+SANDBOX_BY_DEFAULT = env.bool("SANDBOX_BY_DEFAULT", default=False)
 DEFAULT_FROM_EMAIL: str = env("DEFAULT_FROM_EMAIL", default="shop@example.com")
 EMAIL_TIMEOUT = 30
 ANYMAIL = {"WEBHOOK_SECRET": WEBHOOK_SECRET, "REQUESTS_TIMEOUT": (5, 30)}

@@ -10,6 +10,7 @@ from common.bell import ring
 from delivery.models import Message
 from delivery.recovery import recover
 from delivery.states import Stream
+from events.inbox import bury_killers
 from events.models import Event
 from monitoring.services import SWEEP, beat
 from webhooks.models import Receipt
@@ -26,6 +27,7 @@ _DUE: dict[str, Callable[[], bool]] = {
 def sweep() -> list[str]:
     """Repair, ring, and leave a sign of life; returns the lanes that were rung."""
     recover()
+    bury_killers()
     lanes = [lane for lane, has_work in _DUE.items() if has_work()]
     ring(*lanes)
     beat(SWEEP)

@@ -27,7 +27,7 @@ _CLAIM = """
         SELECT id FROM events_event
         WHERE state = 'pending' AND due_at <= statement_timestamp()
               AND (claimed_until IS NULL OR claimed_until < statement_timestamp())
-              AND (attempts > 0) = %(retried)s
+              AND (attempts > 0) = %(retried)s AND attempts < %(most)s
         ORDER BY due_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
     RETURNING *
 """
@@ -64,7 +64,13 @@ def claim_events(*, owner: str, limit: int, retried: bool) -> list[Event]:
     before and are meant to be taken one at a time."""
     events = Event.objects.raw(
         _CLAIM,
-        {"owner": owner, "lease": settings.LEASE_SECONDS, "limit": limit, "retried": retried},
+        {
+            "owner": owner,
+            "lease": settings.LEASE_SECONDS,
+            "limit": limit,
+            "retried": retried,
+            "most": MAX_ATTEMPTS,
+        },
     )
     return sorted(events, key=lambda event: event.pk)
 
@@ -105,6 +111,23 @@ def fail_event(event: Event, error: str, *, owner: str) -> None:
         claimed_until=None,
         lease_owner="",
         error=error,
+    )
+
+
+def bury_killers() -> int:
+    """pending → dead, for events whose last attempt ended with its worker; returns how many.
+
+    An exception is counted by `fail_event`; a worker that dies cannot count anything.
+    """
+    return (
+        Event.objects.due()
+        .filter(attempts__gte=MAX_ATTEMPTS)
+        .update(
+            state=EventState.DEAD,
+            claimed_until=None,
+            lease_owner="",
+            error="Every worker that took this event died or hung before it was done.",
+        )
     )
 
 

@@ -12,6 +12,9 @@ from common.clock import from_milliseconds
 MAX_ID = 200
 MAX_TYPE = 200
 MAX_DEPTH = 32
+MAX_BYTES = 256 * 1024
+"""Of one event, encoded."""
+MAX_NUMBER = 10**21
 # 10^11 ms is March 1973; a number below it is a time in seconds sent by mistake.
 _SECONDS_BELOW = 100_000_000_000
 
@@ -56,14 +59,11 @@ def parse_event(document: Any) -> EventIn | list[Problem]:
     metadata = _mapping(document, "metadata", problems, required=False)
     if problems or occurred_at is None:
         return problems
-    return EventIn(
-        event_id, event_type, user_id, occurred_at, payload, metadata, body_hash(document)
-    )
-
-
-def body_hash(document: dict[str, Any]) -> bytes:
-    """SHA-256 over the document with sorted keys, 32 bytes."""
-    return hashlib.sha256(msgspec.json.encode(document, order="deterministic")).digest()
+    encoded = msgspec.json.encode(document, order="deterministic")
+    if len(encoded) > MAX_BYTES:
+        return [Problem("", f"is larger than {MAX_BYTES} bytes")]
+    digest = hashlib.sha256(encoded).digest()
+    return EventIn(event_id, event_type, user_id, occurred_at, payload, metadata, digest)
 
 
 def _text(
@@ -118,16 +118,21 @@ def _mapping(
         problems.append(Problem(name, "is required"))
     elif not isinstance(value, dict):
         problems.append(Problem(name, "must be an object"))
-    elif _deeper_than(value, MAX_DEPTH):
-        problems.append(Problem(name, f"must not be nested deeper than {MAX_DEPTH} levels"))
+    elif fault := _fault(value, MAX_DEPTH):
+        problems.append(Problem(name, fault))
     else:
         return value
     return {}
 
 
-def _deeper_than(value: Any, levels: int) -> bool:
-    if isinstance(value, dict):
-        return levels == 0 or any(_deeper_than(item, levels - 1) for item in value.values())
-    if isinstance(value, list):
-        return levels == 0 or any(_deeper_than(item, levels - 1) for item in value)
-    return False
+def _fault(value: Any, levels: int) -> str:
+    """What makes a value unfit for storing, or nothing."""
+    if isinstance(value, dict | list):
+        if levels == 0:
+            return f"must not be nested deeper than {MAX_DEPTH} levels"
+        items = value.values() if isinstance(value, dict) else value
+        return next(filter(None, (_fault(item, levels - 1) for item in items)), "")
+    # PostgreSQL writes 1e308 out with 309 digits: five bytes of JSON become sixty times as many.
+    if isinstance(value, int | float) and abs(value) > MAX_NUMBER:
+        return "contains a number beyond ±10^21; send it as text"
+    return ""

@@ -139,14 +139,12 @@ class CampaignFactory(DjangoModelFactory[Campaign]):
         model = Campaign
         skip_postgeneration_save = True
 
-    class Params:
-        publish = True
-
     key = factory.Sequence(lambda n: f"campaign-{n}")
     name = "Campaign"
     stream = Stream.MARKETING
     topic = factory.SubFactory(TopicFactory)
     sender = factory.SubFactory(SenderFactory)
+    publish = True
 
     @classmethod
     def _create(cls, model_class: type[Campaign], *args: Any, **kwargs: Any) -> Campaign:

@@ -29,15 +29,15 @@ class Malformed(ValueError):
 class Adapter:
     """One provider's webhooks. The first two functions run while the provider waits."""
 
-    is_authentic: Callable[[Mapping[str, str], bytes], bool]
-    """(headers, body) → whether the provider sent it."""
+    is_authentic: Callable[[Mapping[str, str]], bool]
+    """headers → whether the provider sent it."""
     event_id: Callable[[bytes], str]
     """body → the same id for every repetition of the call; raises `Malformed`."""
     parse: Callable[[HttpRequest, datetime], list[Feedback]]
     """(the call as it came, when it came) → what it says."""
 
 
-def has_basic_auth(headers: Mapping[str, str], _body: bytes) -> bool:
+def has_basic_auth(headers: Mapping[str, str]) -> bool:
     """Whether the call carries one of the `WEBHOOK_SECRET` pairs. None set: never."""
     scheme, _, encoded = headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "basic":

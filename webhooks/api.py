@@ -32,10 +32,11 @@ class WebhookView(APIView):
         adapter = ADAPTERS.get(provider)
         if adapter is None:
             raise Http404
+        # Before a byte of the body is read: a stranger must not hold a thread by sending slowly.
+        if not adapter.is_authentic(request.headers):
+            raise exceptions.AuthenticationFailed("Wrong or missing credentials.")
         # Of the plain request: `request.data` would parse the body and throw the bytes away.
         body = _read_body(request._request)
-        if not adapter.is_authentic(request.headers, body):
-            raise exceptions.AuthenticationFailed("Wrong or missing credentials.")
         try:
             event_id = adapter.event_id(body)
         except Malformed as error:

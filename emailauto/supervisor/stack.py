@@ -39,6 +39,7 @@ _EMBEDDED_ENV = (
     "ADDRESS_HASH_KEY",
     "WEBHOOK_SECRET",
     "PUBLIC_URL",
+    "SANDBOX_BY_DEFAULT",
 )
 
 
@@ -111,6 +112,7 @@ class Stack:
             server.wait(child, pause=self._signals.pause)
         made = {
             "PUBLIC_URL": public_url,
+            "SANDBOX_BY_DEFAULT": "on",
             **self._kept_credentials(),
             **service_urls(self._given, servers),
         }
@@ -163,7 +165,7 @@ class Stack:
             url=url,
             port=port,
             api_key=environment["EMAILAUTO_DEMO_API_KEY"],
-            admin_login=login,
+            admin_login={"password": environment["EMAILAUTO_DEMO_PASSWORD"], **login},
             webhook_secret=environment["WEBHOOK_SECRET"],
         )
         self._write_run_file()

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection
+from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
 from campaigns import engine
@@ -14,6 +15,7 @@ from campaigns.timers import wake_batch
 from common.clock import now
 from contacts.models import Contact
 from delivery.models import Message
+from events.inbox import bury_killers, claim_events
 from events.models import Event
 from events.services import record_events
 from tests.factories import (
@@ -216,6 +218,18 @@ def test_poison_event_is_dead_after_five_attempts_and_neighbours_pass() -> None:
     dead = Event.objects.get(event_id="poison")
     assert dead.attempts == 5
     assert "Traceback" in dead.error
+
+
+def test_event_that_kills_every_worker_is_buried() -> None:
+    EventFactory(event_id="killer")
+    for _ in range(5):
+        Event.objects.update(claimed_until=now() - timedelta(seconds=1), due_at=Now())
+        claimed = claim_events(owner="dies", limit=10, retried=Event.objects.get().attempts > 0)
+        assert len(claimed) == 1
+    Event.objects.update(claimed_until=now() - timedelta(seconds=1))
+    assert claim_events(owner="next", limit=10, retried=True) == []
+    assert bury_killers() == 1
+    assert Event.objects.get().state == "dead"
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -64,6 +64,19 @@ def test_second_user_id_with_a_known_address_is_the_same_person() -> None:
     assert Contact.objects.count() == 1
 
 
+def test_second_user_of_a_mailbox_does_not_rename_its_owner() -> None:
+    ContactFactory(user_id="u1", email="family@example.com", name="One")
+    resolve(who("u2", "family@example.com", name="Two"))
+    assert rows() == {("u1", "family@example.com", "One")}
+
+
+def test_address_given_up_in_a_batch_is_free_for_the_next_in_it() -> None:
+    ContactFactory(user_id="u1", email="old@example.com", name="One")
+    first, second = resolve(who("u1", "new@example.com"), who("u2", "old@example.com", name="Two"))
+    assert first.pk != second.pk
+    assert rows() == {("u1", "new@example.com", "One"), ("u2", "old@example.com", "Two")}
+
+
 @pytest.mark.django_db(transaction=True)
 def test_two_ids_with_one_address_at_once_make_one_contact() -> None:
     def worker(number: int) -> None:

@@ -12,6 +12,8 @@ from delivery import recovery, transitions
 from delivery.engine import drain
 from delivery.journal import Journal, open_journal, revoke
 from delivery.models import Message, SandboxMail
+from delivery.routes import SMTP as SMTP_ROUTE
+from delivery.routes import route_name
 from delivery.states import MessageState
 from delivery.transitions import Departure, Settled
 from delivery.verdicts import Outcome, Verdict
@@ -32,13 +34,27 @@ def dispatched(messages: list[Message], *, expired: bool = True) -> UUID:
     )
     assert len(claimed) == len(messages)
     attempts = transitions.dispatch(
-        [Departure(m.pk, m.sender.provider_id, m.email, m.email_normalized) for m in messages],
+        [
+            Departure(
+                m.pk,
+                m.sender.provider_id,
+                route_name(m.sender.provider),
+                m.email,
+                m.email_normalized,
+            )
+            for m in messages
+        ],
         owner="dead",
         handover_id=handover_id,
         lease_seconds=lease,
     )
     assert set(attempts.values()) == {1}
     return handover_id
+
+
+@pytest.fixture(autouse=True)
+def _smtp_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_SMTP_URL", "smtp://127.0.0.1:1")
 
 
 def smtp_messages(count: int) -> list[Message]:
@@ -165,9 +181,18 @@ def test_sandbox_is_asked_what_it_took(delivered: bool, expected: str) -> None:
 
 
 def test_unknown_over_smtp_stays_until_somebody_resolves_it() -> None:
-    MessageFactory(state="unknown", sender=None, provider=ProviderFactory(**SMTP))
+    # The provider's route leads into the sandbox today; that says nothing about yesterday's mail.
+    MessageFactory(state="unknown", provider=ProviderFactory(), route=SMTP_ROUTE)
     recovery.recover()
     assert Message.objects.get().state == "unknown"
+
+
+def test_message_given_back_after_feedback_proved_it_is_sent() -> None:
+    (message,) = smtp_messages(1)
+    dispatched([message], expired=False)
+    Message.objects.update(opened_at=PAST)
+    transitions.release([message.pk], MessageState.DISPATCHING, owner="dead")
+    assert Message.objects.get().state == "sent"
 
 
 def test_doubt_about_a_mail_that_feedback_proved_is_none() -> None:
