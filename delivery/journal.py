@@ -4,12 +4,16 @@ PostgreSQL records `dispatching` for a whole batch in one commit and the outcome
 between, this journal (one Redis hash per batch) says which messages the worker has *begun* and
 what came of them. What is believed after a crash:
 
-* the hash exists and was written by the very server process that answers now (its run id stands
-  in it): no entry → never begun, may be sent; "done" → that verdict; begun and not done →
-  unknown. Asking writes "revoked" for what was never begun, atomically, so a worker that was only
-  frozen finds its right to begin gone.
-* anything else (flushed, evicted, restarted, failed over to a replica that lacks the last second)
-  → unknown, all of it. A journal is never required: without Redis batches are single messages.
+* the hash exists, and the server that answers now cannot have lost an entry of it: no entry →
+  never begun, may be sent; "done" → that verdict; begun and not done → unknown. Asking writes
+  "revoked" for what was never begun, atomically, so a worker that was only frozen finds its right
+  to begin gone.
+* anything else → unknown, all of it.
+
+A server cannot have lost an entry if it is the same process (its run id stands in the hash), or if
+it syncs its log before it answers (`appendonly yes`, `appendfsync always`: the embedded one does),
+had no replicas, and was never one itself. Flushed, evicted, restarted with a lazier log, failed
+over: not believed. A journal is never required: without Redis a batch is a single message.
 """
 
 import json
@@ -26,16 +30,19 @@ from delivery.verdicts import Outcome, Verdict
 
 _KEEP_SECONDS = 86_400
 _SERVER = "server"
+_DURABLE = "durable"
 _BEGUN = "begun"
 _REVOKED = "revoked"
 
 _REVOKE = """
 local server = redis.call('INFO', 'server'):match('run_id:(%x+)')
-if not server or redis.call('HGET', KEYS[1], 'server') ~= server then return false end
+local writer, durable = unpack(redis.call('HMGET', KEYS[1], 'server', 'durable'))
+local same = server and writer == server
+if not same and not (durable == '1' and ARGV[1] == '1') then return false end
 local fates = {}
-for i, id in ipairs(ARGV) do
-  redis.call('HSETNX', KEYS[1], id, 'revoked')
-  fates[i] = redis.call('HGET', KEYS[1], id)
+for i = 2, #ARGV do
+  redis.call('HSETNX', KEYS[1], ARGV[i], 'revoked')
+  fates[i - 1] = redis.call('HGET', KEYS[1], ARGV[i])
 end
 return fates
 """
@@ -61,11 +68,11 @@ class Journal:
     def open(self) -> bool:
         """Start the journal; False when there is no Redis to keep it."""
         try:
-            server = self._client.info("server").get("run_id")
+            server, durable = _server(self._client)
             if not server:
                 return False
             pipe = self._client.pipeline(transaction=True)
-            pipe.hset(self._key, _SERVER, server)
+            pipe.hset(self._key, mapping={_SERVER: server, _DURABLE: int(durable)})
             pipe.expire(self._key, _KEEP_SECONDS)
             pipe.execute()
         except RedisError:
@@ -111,14 +118,33 @@ def revoke(handover_id: UUID, messages: Sequence[UUID]) -> dict[UUID, Verdict | 
     """
     unprovable = Verdict(Outcome.UNKNOWN, "the worker died and its journal is lost")
     try:
-        fates = redis_client().eval(
-            _REVOKE, 1, _key(handover_id), *(str(message) for message in messages)
-        )
-    except (RedisError, redis.exceptions.ResponseError):
+        _, durable = _server(redis_client())
+        ids = [str(message) for message in messages]
+        fates = redis_client().eval(_REVOKE, 1, _key(handover_id), int(durable), *ids)
+    except RedisError:
         fates = None
     if not fates:
         return dict.fromkeys(messages, unprovable)
     return {m: _read(bytes(fate).decode()) for m, fate in zip(messages, fates, strict=True)}
+
+
+def _server(client: redis.Redis) -> tuple[str, bool]:
+    """The server's run id, and whether nothing it has answered can be lost by its end."""
+    pipe = client.pipeline(transaction=False)
+    pipe.info()
+    pipe.config_get("appendfsync")
+    # A managed server may refuse CONFIG; it is then taken for a lazy one.
+    info, config = pipe.execute(raise_on_error=False)
+    if isinstance(info, Exception):
+        raise info
+    durable = (
+        isinstance(config, dict)
+        and config.get("appendfsync") == "always"
+        and info.get("aof_enabled") == 1
+        and info.get("connected_slaves") == 0
+        and info.get("second_repl_offset") == -1
+    )
+    return str(info.get("run_id") or ""), durable
 
 
 def _read(fate: str) -> Verdict | None:

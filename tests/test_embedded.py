@@ -130,7 +130,7 @@ def test_throwaway_valkey_appends_and_never_evicts(services: dict[str, str]) -> 
         shown = client.config_get("appendonly", "appendfsync", "maxmemory-policy", "save", "bind")
     assert shown == {
         "appendonly": "yes",
-        "appendfsync": "everysec",
+        "appendfsync": "always",
         "maxmemory-policy": "noeviction",
         "save": "",
         "bind": "127.0.0.1",

@@ -25,7 +25,7 @@ bind 127.0.0.1
 port {port}
 requirepass {password}
 appendonly yes
-appendfsync everysec
+appendfsync always
 save ""
 maxmemory-policy noeviction
 """
