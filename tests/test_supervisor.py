@@ -655,7 +655,7 @@ def test_stack_announces_itself_and_leaves_nothing_running(stack: Running) -> No
     written = [line.partition("=")[0] for line in lines]
     assert written == [
         *("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL"),
-        *("SECRET_KEY", "ADDRESS_HASH_KEY", "WEBHOOK_SECRET", "PUBLIC_URL"),
+        *("SECRET_KEY", "ADDRESS_HASH_KEY", "WEBHOOK_SECRET", "PUBLIC_URL", "SANDBOX_BY_DEFAULT"),
     ]
     for name in ("run.json", "embedded.env", "secrets.json", "processes.json"):
         assert stat.S_IMODE((stack.var / name).stat().st_mode) == 0o600
