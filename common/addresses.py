@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -38,14 +39,19 @@ def parse_address(text: str) -> Address:
     if len(text) > MAX_LENGTH:
         raise InvalidAddress(f"longer than {MAX_LENGTH} characters")
     try:
-        # Private domains (mail.internal, *.test) are fine on a self-hosted installation.
-        valid = validate_email(text, check_deliverability=False, globally_deliverable=False)
+        # Private domains (mail.internal, *.test) are fine on a self-hosted installation; .local,
+        # .localhost and .invalid never are.
+        valid = validate_email(
+            text, check_deliverability=False, globally_deliverable=False, test_environment=True
+        )
     except EmailNotValidError as error:
         raise InvalidAddress(str(error)) from None
     if "." not in valid.ascii_domain or valid.ascii_domain.startswith("["):
         raise InvalidAddress("the domain has no dot")
     domain = valid.ascii_domain.lower()
-    return Address(f"{valid.local_part}@{domain}", f"{valid.local_part.lower()}@{domain}")
+    # Lower-casing can decompose what normalising had composed.
+    folded = unicodedata.normalize("NFC", valid.local_part.lower())
+    return Address(f"{valid.local_part}@{domain}", f"{folded}@{domain}")
 
 
 def address_hash(normalized: str) -> bytes:

@@ -4,7 +4,8 @@ import logging
 import re
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-_ADDRESS = re.compile(r"[^\s<>()\"'=,;:]+@[^\s<>()\"'=,;]+\.[^\s<>()\"'=,;]+")
+# Bounded and without "@" in either part: an unbounded one takes seconds over a long token.
+_ADDRESS = re.compile(r"[^\s<>()\"'=,;:@]{1,64}@[^\s<>()\"'=,;@]{1,255}")
 
 
 class LineFormatter(logging.Formatter):
