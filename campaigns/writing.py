@@ -5,8 +5,9 @@ from typing import Any
 
 from django.db import connection
 
-from campaigns.models import Enrollment, StepRun, Wait
+from campaigns.models import Enrollment, Wait
 from campaigns.walk import Mail, Writes
+from common.postgres import insert_rows
 from contacts.models import Contact
 from content.models import Template
 from delivery.models import Message
@@ -30,14 +31,14 @@ class Overtaken(Exception):
 def write(writes: Writes, contacts: Mapping[int, Contact]) -> list[str]:
     """Write everything down inside the caller's transaction; returns the lanes to ring after its
     commit. `contacts` are the people of the batch, by id."""
-    Enrollment.objects.bulk_create(writes.entered.values())
+    insert_rows(writes.entered.values())
     _move(list(writes.moved.values()))
     messages = _messages(writes.mails, contacts)
-    Message.objects.bulk_create(messages)
-    StepRun.objects.bulk_create(writes.step_runs)
+    insert_rows(messages)
+    insert_rows(writes.step_runs)
     if writes.ended_waits:
         Wait.objects.filter(enrollment_id__in=writes.ended_waits).delete()
-    Wait.objects.bulk_create(writes.waits.values())
+    insert_rows(writes.waits.values())
     return sorted({message.stream for message in messages})
 
 

@@ -28,11 +28,11 @@ def first_uuid7(moment: datetime) -> UUID:
 
 
 def shortened(text: str, longest: int) -> str:
-    """`text`, or when it is too long its beginning and a digest of all of it: different texts
-    stay different."""
+    """`text`, or when it is too long its beginning and 128 bits of a digest of all of it:
+    different texts stay different. `longest` is at least 33."""
     if len(text) <= longest:
         return text
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256(text.encode()).hexdigest()[:32]
     return f"{text[: longest - len(digest) - 1]}~{digest}"
 
 

@@ -9,13 +9,19 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from common.addresses import Address, InvalidAddress, parse_address
-from common.locks import lock_names
+from common.postgres import insert_rows, lock_names
 from contacts.conditions import lookup
 from contacts.ledger import ConsentChange, record_consents
 from contacts.models import Contact, Subscription, Topic
 from contacts.states import ConsentState
 
 _MAX_NAME = 200
+_MAX_REGION = 40
+_MAX_TRAIT = 1_000
+_MOST_ATTRIBUTES = 200
+_ALL = "*"
+_HAVE_PLACES = frozenset({"email", "name", "region"})
+_WRITTEN = ("user_id", "email", "email_normalized", "name", "region", "attributes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +53,34 @@ def identify(
     profile_paths: Mapping[str, Iterable[str]],
 ) -> Identity:
     """Read the person out of an event's facts; the first path that holds a usable value wins.
+    The profile's `*` takes the plain values of the objects at its paths under their own names.
 
     A malformed address is passed over, not an error: the event is kept and its mail is skipped
     with "no address".
     """
     user_id = next(filter(None, (_as_text(lookup(facts, path)) for path in user_id_paths)), "")
     address = next(filter(None, (_as_address(lookup(facts, path)) for path in email_paths)), None)
-    profile = {}
+    profile: dict[str, Any] = {}
     for name, paths in profile_paths.items():
-        value = next((v for v in (lookup(facts, p) for p in paths) if v is not None), None)
-        if value is not None:
+        found = (value for value in (lookup(facts, path) for path in paths) if value is not None)
+        if name == _ALL:
+            profile |= {key: v for values in found for key, v in _plain_values(values).items()}
+        elif (value := next(found, None)) is not None:
             profile[name] = value
     return Identity(user_id, address, profile)
+
+
+def _plain_values(values: Any) -> dict[str, Any]:
+    """The texts, numbers and truths of an object, without what has a place of its own."""
+    if not isinstance(values, dict):
+        return {}
+    return {
+        key: value
+        for key, value in values.items()
+        if key not in _HAVE_PLACES
+        and isinstance(value, str | int | float)
+        and len(str(value)) <= _MAX_TRAIT
+    }
 
 
 def resolve_contacts(identities: Sequence[Identity]) -> list[Contact]:
@@ -81,7 +103,7 @@ def resolve_contacts(identities: Sequence[Identity]) -> list[Contact]:
         # An address that was given up just now is free for the next. Somebody else may have made
         # the same person meanwhile: then ours is left out here, and the next look finds theirs.
         new = sorted(people.new, key=lambda c: (c.email_normalized or "", c.user_id or ""))
-        Contact.objects.bulk_create(new, ignore_conflicts=True)
+        insert_rows(new, ignore_conflicts=True)
     raise RuntimeError("contacts kept changing while they were being resolved")
 
 
@@ -117,7 +139,7 @@ class _People:
         return known
 
     def _update(self, contact: Contact, identity: Identity) -> bool:
-        before = (contact.user_id, contact.email, contact.name, dict(contact.attributes))
+        before = (*_told(contact), dict(contact.attributes))
         if identity.user_id and contact.user_id is None:
             contact.user_id = identity.user_id
         if identity.user_id and contact.user_id != identity.user_id:
@@ -130,15 +152,21 @@ class _People:
         for name, value in identity.profile.items():
             if name == "name":
                 contact.name = str(value)[:_MAX_NAME]
-            else:
+            elif name == "region":
+                contact.region = str(value)[:_MAX_REGION]
+            elif name in contact.attributes or len(contact.attributes) < _MOST_ATTRIBUTES:
                 contact.attributes[name] = value
-        return before != (contact.user_id, contact.email, contact.name, contact.attributes)
+        return before != (*_told(contact), contact.attributes)
 
     def _index(self, contact: Contact) -> None:
         if contact.user_id:
             self.by_user_id[contact.user_id] = contact
         if contact.email_normalized:
             self.by_email[contact.email_normalized] = contact
+
+
+def _told(contact: Contact) -> tuple[str | None, ...]:
+    return contact.user_id, contact.email, contact.name, contact.region
 
 
 def _locked(identities: Sequence[Identity]) -> list[Contact]:
@@ -161,7 +189,7 @@ def _save(changed: Mapping[int, Contact]) -> bool:
         with transaction.atomic():
             Contact.objects.bulk_update(
                 [changed[pk] for pk in sorted(changed)],
-                ["user_id", "email", "email_normalized", "name", "attributes", "updated_at"],
+                [*_WRITTEN, "updated_at"],
             )
     except IntegrityError:
         return False

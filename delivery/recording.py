@@ -9,6 +9,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
 
+from common.postgres import insert_rows
 from delivery import transitions
 from delivery.handover import Handed
 from delivery.models import Attempt
@@ -48,7 +49,7 @@ def record(handed: Sequence[Handed]) -> None:
 def _write(handed: Sequence[Handed]) -> None:
     with transaction.atomic():
         moved = transitions.settle([settled_by(h) for h in handed])
-        Attempt.objects.bulk_create([_attempt(h) for h in handed], ignore_conflicts=True)
+        insert_rows([_attempt(h) for h in handed], ignore_conflicts=True)
     if len(moved) < len(handed):
         logger.warning("outcomes without a row", extra={"messages": len(handed) - len(moved)})
 

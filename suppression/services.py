@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models import Q
 
 from common.addresses import Address, address_hash
-from common.locks import lock_names
+from common.postgres import lock_names
 from suppression.mirror import mirror_added
 from suppression.models import Suppression
 from suppression.states import RANK, SuppressionReason

@@ -8,6 +8,7 @@ from celery import current_app
 from django.conf import settings
 
 from common.bell import redis_client
+from common.buckets import forget_scripts
 
 _connect = socket.socket.connect
 
@@ -32,6 +33,13 @@ def _own_redis_database(request: pytest.FixtureRequest) -> None:
     base = settings.REDIS_URL.rpartition("/")[0]
     settings.REDIS_URL = f"{base}/{10 + int(worker.removeprefix('gw')) % 6}"
     redis_client.cache_clear()
+    forget_scripts()
+
+
+@pytest.fixture(autouse=True)
+def _forgetful_intake(settings: Any) -> None:
+    """What one test stores, the next line of it finds."""
+    settings.INTAKE_CACHE_SECONDS = 0
 
 
 @pytest.fixture(autouse=True)

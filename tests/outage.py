@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from django.test import override_settings
 
 from common.bell import redis_client
-from delivery import pace
+from common.buckets import forget_scripts
 
 
 @contextmanager
@@ -28,4 +28,4 @@ def redis_away(*, hangs: bool = False) -> Iterator[None]:
 
 def _forget_clients() -> None:
     redis_client.cache_clear()
-    pace._script.cache_clear()
+    forget_scripts()

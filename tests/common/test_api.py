@@ -1,39 +1,10 @@
 """The corners of the JSON border that no HTTP client of the test suite can reach."""
 
-import io
-from typing import Any
-
 import pytest
 from django.db import OperationalError
-from django.http import UnreadablePostError
 from rest_framework.exceptions import Throttled
-from rest_framework.views import APIView  # noqa: F401 - names common.api in its class body
 
-from common.api import ApiError, StrictJSONParser, decode_json, exception_handler
-
-
-def test_body_of_exactly_the_limit_is_read(settings: Any) -> None:
-    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 7
-    assert StrictJSONParser().parse(io.BytesIO(b'{"a":1}')) == {"a": 1}
-
-
-def test_body_over_the_limit_is_not_read_to_its_end(settings: Any) -> None:
-    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 7
-    stream = io.BytesIO(b'{"a":1}' + b" " * 100)
-    with pytest.raises(ApiError) as caught:
-        StrictJSONParser().parse(stream)
-    assert (caught.value.status_code, caught.value.code) == (413, "too_large")
-    assert stream.tell() == 8
-
-
-def test_body_of_a_client_that_hung_up_is_a_client_error() -> None:
-    class HungUp(io.BytesIO):
-        def read(self, size: int | None = -1) -> bytes:
-            raise UnreadablePostError("connection reset")
-
-    with pytest.raises(ApiError) as caught:
-        StrictJSONParser().parse(HungUp())
-    assert (caught.value.status_code, caught.value.code) == (400, "unreadable")
+from common.api import ApiError, decode_json, exception_handler
 
 
 @pytest.mark.parametrize("raw", [rb'[{"a": [["\u0000"]]}]', rb'{"a": [{"b\u0000": 1}]}'])
@@ -44,6 +15,22 @@ def test_nul_is_found_at_any_depth(raw: bytes) -> None:
 
 def test_backslash_that_only_looks_like_nul_is_text() -> None:
     assert decode_json(rb'["\\u0000"]') == [r"\u0000"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b'{"a": 1, "a": 2}', b'[{"b": {"a" :1, "a" :1}}]', rb'{"a": 1, "a": "\u003a"}'],
+)
+def test_key_that_stands_twice_is_refused(raw: bytes) -> None:
+    with pytest.raises(ApiError, match="stands twice"):
+        decode_json(raw)
+
+
+@pytest.mark.parametrize(
+    "raw", [b'{"url": "https://a.example:80/:"}', rb'{"a": "\u003a", "\u0061b": ":"}']
+)
+def test_colons_in_texts_are_no_keys(raw: bytes) -> None:
+    assert isinstance(decode_json(raw), dict)
 
 
 def test_database_away_is_a_503_with_a_time_to_come_back() -> None:

@@ -1,0 +1,64 @@
+"""PostgreSQL where the ORM stops: advisory locks, and rows by the hundred."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from django.db import connection
+from django.db.models import Model
+from django.db.models.expressions import DatabaseDefault
+
+
+def lock_names(names: Iterable[bytes], *, shared: bool) -> None:
+    """Take the lock of each name, whatever the number in one statement, until the transaction
+    ends.
+
+    In one order everywhere, so that two transactions cannot wait for each other.
+    """
+    digests = (hashlib.sha256(name).digest() for name in names)
+    keys = sorted({int.from_bytes(digest[:8], "big", signed=True) for digest in digests})
+    if not keys:
+        return
+    function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT count({function}(key)) FROM "  # noqa: S608 - one of two literals above
+            "(SELECT key FROM unnest(%s::bigint[]) AS key ORDER BY key) AS ordered",
+            [keys],
+        )
+
+
+def insert_rows(rows: Iterable[Model], *, ignore_conflicts: bool = False) -> None:
+    """Insert rows of one model in one statement, as `bulk_create` does, at a fifth of its cost:
+    one JSON document instead of a quoted parameter per column and row.
+
+    Keys and defaults of the database are left to it, and what it made of them is not read back.
+    Values are what JSON can say, times and UUIDs; the order is that of the rows.
+    """
+    rows = list(rows)
+    if not rows:
+        return
+    meta = rows[0]._meta
+    names = _given_columns(rows[0])
+    documents = [{column: getattr(row, name) for name, column in names} for row in rows]
+    table = connection.ops.quote_name(meta.db_table)
+    columns = ", ".join(connection.ops.quote_name(column) for _, column in names)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {table} ({columns}) SELECT {columns} "  # noqa: S608 - names of a model
+            f"FROM jsonb_populate_recordset(NULL::{table}, %s::jsonb)"
+            f"{' ON CONFLICT DO NOTHING' if ignore_conflicts else ''}",
+            [msgspec.json.encode(documents).decode()],
+        )
+
+
+def _given_columns(row: Model) -> Sequence[tuple[str, str]]:
+    """Attribute and column of the fields that have a value before the database has spoken."""
+    fields: Sequence[Any] = row._meta.concrete_fields
+    return [
+        (field.attname, field.column)
+        for field in fields
+        if not isinstance(value := getattr(row, field.attname), DatabaseDefault)
+        and not (value is None and field.primary_key)
+    ]
