@@ -19,6 +19,9 @@ class Contact(models.Model):
     )
     name = models.CharField(max_length=200, blank=True)
     attributes = models.JSONField(default=dict, blank=True)
+    region = models.CharField(
+        max_length=40, blank=True, help_text=_("Where the person's data belongs, e.g. eu.")
+    )
     is_active = models.BooleanField(
         default=True, help_text=_("Inactive people are never mailed, whatever the stream.")
     )

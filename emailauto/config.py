@@ -70,12 +70,33 @@ class SuppressionConfig(Section, frozen=True):
     """Seconds between two full synchronisations of the mirror."""
 
 
+class Residency(Section, frozen=True):
+    """Whose data this deployment may hold. No regions: everybody's."""
+
+    regions: list[Text] = []
+    """Patterns, e.g. `eu-*`; compared without regard to case."""
+    unknown: Literal["accept", "refuse"] = "accept"
+    """What to do with an event that names no region, of a person whose region is unknown."""
+
+
 class Compliance(Section, frozen=True):
-    """What the gate asks of consent."""
+    """What the gate asks of consent, and whose events are kept at all."""
 
     gdpr: bool = True
     ccpa: bool = True
     consent_check: bool = True
+    residency: Residency = Residency()
+
+
+class EventsConfig(Section, frozen=True):
+    """What the inbox takes in, what may still start something, and how long it is kept."""
+
+    late_after_hours: Positive = 72
+    unregistered_types: Literal["accept", "refuse"] = "accept"
+    max_unregistered_types: Positive = 1000
+    """Names one source may make up."""
+    retention_days: Annotated[int, msgspec.Meta(ge=30)] = 90
+    """How long an event, and with it the memory of its id, is kept."""
 
 
 class Config(Section, frozen=True):
@@ -84,6 +105,7 @@ class Config(Section, frozen=True):
     version: Literal["1.0"] = "1.0"
     provider: ProviderConfig = ProviderConfig()
     queues: Queues = Queues()
+    events: EventsConfig = EventsConfig()
     templates: Templates = Templates()
     suppression: SuppressionConfig = SuppressionConfig()
     compliance: Compliance = Compliance()

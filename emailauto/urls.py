@@ -3,9 +3,10 @@
 from django.contrib import admin
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularSwaggerView
 
-from emailauto.views import api_not_found
+from emailauto.views import SchemaView, api_not_found
+from events.api import CloudEventsView, SegmentView
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index", permanent=False)),
@@ -13,8 +14,10 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/v1/", include("events.urls")),
     path("api/v1/", include("delivery.urls")),
-    re_path(r"^api/v1/", api_not_found),
-    path("api/schema", SpectacularAPIView.as_view(), name="schema"),
+    path("segment/v1/<str:path>", SegmentView.as_view(), name="segment"),
+    re_path(r"^(?:api|segment)/v1/", api_not_found),
+    path("cloudevents", CloudEventsView.as_view(), name="cloudevents"),
+    path("api/schema", SchemaView.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerView.as_view(url_name="schema"), name="api-docs"),
     path("u/", include("preferences.urls")),
     path("webhooks/", include("webhooks.urls")),

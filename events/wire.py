@@ -1,13 +1,14 @@
-"""The native event format: untrusted JSON in, `EventIn` or a list of problems out. Pure."""
+"""What every wire format is read into: an event, or a refusal that says what is wrong. Pure."""
 
 import hashlib
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
 import msgspec
 
-from common.clock import from_milliseconds
+from events.states import RefusalCode
 
 MAX_ID = 200
 MAX_TYPE = 200
@@ -15,65 +16,168 @@ MAX_DEPTH = 32
 MAX_BYTES = 256 * 1024
 """Of one event, encoded."""
 MAX_NUMBER = 10**21
-# 10^11 ms is March 1973; a number below it is a time in seconds sent by mistake.
-_SECONDS_BELOW = 100_000_000_000
-
-_FIELDS = frozenset({"event_id", "event_type", "user_id", "timestamp", "payload", "metadata"})
-
-
-@dataclass(frozen=True, slots=True)
-class EventIn:
-    """A well-formed event. `body_hash` is equal for two posts of the same content, whatever the
-    order of their keys."""
-
-    event_id: str
-    type: str
-    user_id: str
-    occurred_at: datetime
-    payload: dict[str, Any]
-    metadata: dict[str, Any]
-    body_hash: bytes
+MIN_NUMBER = 1e-21
+MAX_KEYS = 200
+"""In one object."""
+MAX_KEY = 100
+MAX_TEXT = 32 * 1024
+"""Characters in one value."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FUTURE_AFTER = timedelta(minutes=5)
+"""A clock that is further ahead is wrong; the event counts as one of now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing wrong with an event: where (`payload.order`) and what."""
+class Problem(msgspec.Struct, frozen=True):
+    """One thing wrong with an event: where (`payload.order`, a JSON pointer for a schema's) and
+    what. Never the value itself: it may be personal."""
 
     path: str
     message: str
+
+    def below(self, parent: str) -> "Problem":
+        """The same problem seen from the list that holds the event."""
+        if self.path.startswith("/"):
+            return Problem(f"/{parent.replace('.', '/')}{self.path}", self.message)
+        return Problem(f"{parent}.{self.path}" if self.path else parent, self.message)
 
     def as_detail(self) -> dict[str, str]:
         return {"path": self.path, "message": self.message}
 
 
-def parse_event(document: Any) -> EventIn | list[Problem]:
-    """The event in a decoded JSON document, or everything that is wrong with its shape."""
-    if not isinstance(document, dict):
-        return [Problem("", "must be an object")]
-    problems = [Problem(str(key), "unknown field") for key in document if key not in _FIELDS]
-    event_id = _text(document, "event_id", MAX_ID, problems)
-    event_type = _text(document, "event_type", MAX_TYPE, problems)
-    user_id = _text(document, "user_id", MAX_ID, problems, required=False)
-    occurred_at = _timestamp(document, problems)
-    payload = _mapping(document, "payload", problems, required=True)
-    metadata = _mapping(document, "metadata", problems, required=False)
-    if problems or occurred_at is None:
-        return problems
-    encoded = msgspec.json.encode(document, order="deterministic")
+# A struct, not a dataclass: making a frozen dataclass of this size costs as much as parsing one.
+class EventIn(msgspec.Struct, frozen=True):
+    """A well-formed event. `body_hash` is equal for two posts of the same content, whatever the
+    order of their keys. `stated_at` is what the producer said when `occurred_at` differs from it,
+    because its clock was corrected or not believed. `received_at` is when it first reached us: a
+    refused event that is let in later is no later for it."""
+
+    source: str
+    event_id: str
+    type: str
+    user_id: str
+    occurred_at: datetime
+    stated_at: datetime | None
+    received_at: datetime
+    payload: dict[str, Any]
+    metadata: dict[str, Any]
+    body_hash: bytes
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What makes it the same event."""
+        return self.source, self.event_id
+
+    @property
+    def producer(self) -> str:
+        """The source of its API key. What follows the slash is made up by whoever posts, so
+        nothing is counted by it."""
+        return self.source.partition("/")[0]
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """An event that is not taken, and why. `body`, where the producer was told "fine" and will
+    not send it again, is what was posted; it is kept for replay."""
+
+    code: RefusalCode
+    problems: tuple[Problem, ...]
+    source: str
+    event_id: str = ""
+    type: str = ""
+    body: dict[str, Any] | None = None
+    """In the native format, though parts may be missing."""
+
+    @property
+    def user_id(self) -> str:
+        """Whose content `body` holds, as far as it says so."""
+        return str((self.body or {}).get("user_id", ""))
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """That of `body`."""
+        return dict((self.body or {}).get("metadata", {}))
+
+
+class Recorded(StrEnum):
+    """What became of an event that was let in."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+    """The id is known with another body."""
+
+
+Item = EventIn | Refusal
+Outcome = Recorded | Refusal
+
+
+def build_event(
+    *,
+    source: str,
+    event_id: str,
+    type: str,
+    user_id: str,
+    stated_at: datetime,
+    received_at: datetime,
+    payload: dict[str, Any],
+    metadata: dict[str, Any],
+    content: Any,
+    ahead_by: timedelta = timedelta(),
+) -> Item:
+    """The event, its size and its clock checked. `content` is what has to be equal for a second
+    post to be the same one; `ahead_by` is how far the producer's clock is known to be ahead."""
+    encoded = msgspec.json.encode(content, order="deterministic")
     if len(encoded) > MAX_BYTES:
-        return [Problem("", f"is larger than {MAX_BYTES} bytes")]
-    digest = hashlib.sha256(encoded).digest()
-    return EventIn(event_id, event_type, user_id, occurred_at, payload, metadata, digest)
+        problem = Problem("", f"is larger than {MAX_BYTES} bytes")
+        return invalid([problem], source=source, event_id=event_id, type=type)
+    occurred_at = corrected(stated_at, ahead_by)
+    if occurred_at > received_at + FUTURE_AFTER:
+        occurred_at = received_at
+    return EventIn(
+        source,
+        event_id,
+        type,
+        user_id,
+        occurred_at,
+        None if occurred_at == stated_at else stated_at,
+        received_at,
+        payload,
+        metadata,
+        hashlib.sha256(encoded).digest(),
+    )
 
 
-def _text(
-    document: dict[str, Any],
+def corrected(stated_at: datetime, ahead_by: timedelta) -> datetime:
+    """The time by a clock that is not ahead; never before 1970 nor after what can be written."""
+    if not ahead_by:
+        return stated_at
+    try:
+        return max(stated_at - ahead_by, _EPOCH)
+    except OverflowError:
+        return stated_at
+
+
+def invalid(
+    problems: Sequence[Problem], *, source: str, event_id: str = "", type: str = ""
+) -> Refusal:
+    """The refusal of an event whose shape is wrong."""
+    return Refusal(RefusalCode.INVALID, tuple(problems[:100]), source, event_id, type)
+
+
+def identifier(document: Any, name: str) -> str:
+    """The text at `name` for an answer that speaks of a broken event, or nothing."""
+    value = document.get(name) if isinstance(document, dict) else None
+    return value[:MAX_ID] if isinstance(value, str) else ""
+
+
+def read_text(
+    document: Mapping[str, Any],
     name: str,
-    longest: int,
     problems: list[Problem],
     *,
+    longest: int = MAX_ID,
     required: bool = True,
 ) -> str:
+    """The text at `name`; a missing, empty, overlong or control character is a problem."""
     value = document.get(name)
     if value is None and not required:
         return ""
@@ -81,36 +185,29 @@ def _text(
         problems.append(Problem(name, "is required"))
     elif not isinstance(value, str):
         problems.append(Problem(name, "must be a string"))
-    elif required and not value.strip():
-        problems.append(Problem(name, "must not be empty"))
-    elif len(value) > longest:
-        problems.append(Problem(name, f"must have at most {longest} characters"))
-    elif any(ord(character) < 32 for character in value):
-        problems.append(Problem(name, "must not contain control characters"))
+    elif fault := text_fault(value, longest=longest, required=required):
+        problems.append(Problem(name, fault))
     else:
         return value
     return ""
 
 
-def _timestamp(document: dict[str, Any], problems: list[Problem]) -> datetime | None:
-    value = document.get("timestamp")
-    if value is None:
-        problems.append(Problem("timestamp", "is required"))
-    elif not isinstance(value, int) or isinstance(value, bool):
-        problems.append(Problem("timestamp", "must be a Unix time in milliseconds, an integer"))
-    elif 0 < value < _SECONDS_BELOW:
-        problems.append(Problem("timestamp", "is in milliseconds; this looks like seconds"))
-    else:
-        try:
-            return from_milliseconds(value)
-        except ValueError as error:
-            problems.append(Problem("timestamp", str(error)))
-    return None
+def text_fault(value: str, *, longest: int = MAX_ID, required: bool = True) -> str:
+    """What makes a text unfit for an id or a name, or nothing."""
+    if required and not value.strip():
+        return "must not be empty"
+    if len(value) > longest:
+        return f"must have at most {longest} characters"
+    # All that `isprintable` doubts is looked at: spaces and emoji joiners are fine.
+    if not value.isprintable() and any(ord(c) < 32 or 127 <= ord(c) < 160 for c in value):
+        return "must not contain control characters"
+    return ""
 
 
-def _mapping(
-    document: dict[str, Any], name: str, problems: list[Problem], *, required: bool
+def read_object(
+    document: Mapping[str, Any], name: str, problems: list[Problem], *, required: bool = True
 ) -> dict[str, Any]:
+    """The object at `name`, within the limits of this module."""
     value = document.get(name)
     if value is None and not required:
         return {}
@@ -118,21 +215,56 @@ def _mapping(
         problems.append(Problem(name, "is required"))
     elif not isinstance(value, dict):
         problems.append(Problem(name, "must be an object"))
-    elif fault := _fault(value, MAX_DEPTH):
-        problems.append(Problem(name, fault))
+    elif problem := tree_problem(value):
+        problems.append(problem.below(name))
     else:
         return value
     return {}
 
 
-def _fault(value: Any, levels: int) -> str:
-    """What makes a value unfit for storing, or nothing."""
-    if isinstance(value, dict | list):
-        if levels == 0:
-            return f"must not be nested deeper than {MAX_DEPTH} levels"
-        items = value.values() if isinstance(value, dict) else value
-        return next(filter(None, (_fault(item, levels - 1) for item in items)), "")
-    # PostgreSQL writes 1e308 out with 309 digits: five bytes of JSON become sixty times as many.
-    if isinstance(value, int | float) and abs(value) > MAX_NUMBER:
-        return "contains a number beyond ±10^21; send it as text"
-    return ""
+def tree_problem(value: Any, levels: int = MAX_DEPTH) -> Problem | None:
+    """What makes a value unfit for storing, or None."""
+    if isinstance(value, dict):
+        return _object_problem(value, levels)
+    if isinstance(value, list):
+        return _list_problem(value, levels)
+    if isinstance(value, str):
+        if len(value) > MAX_TEXT:
+            return Problem("", f"must have at most {MAX_TEXT} characters")
+    # PostgreSQL writes 1e308 and 1e-308 out with all their digits: five bytes of JSON become
+    # sixty times as many.
+    elif isinstance(value, int | float):
+        if abs(value) > MAX_NUMBER:
+            return Problem("", "is a number beyond ±10^21; send it as text")
+        if 0 < abs(value) < MIN_NUMBER:
+            return Problem("", "is a number closer to 0 than 10^-21; send it as text")
+    return None
+
+
+_ONLY_LEN = frozenset({bool, type(None)})
+
+
+def _object_problem(value: dict[str, Any], levels: int) -> Problem | None:
+    if levels == 0:
+        return Problem("", f"must not be nested deeper than {MAX_DEPTH} levels")
+    if len(value) > MAX_KEYS:
+        return Problem("", f"must have at most {MAX_KEYS} keys, not {len(value)}")
+    for key, item in value.items():
+        if not key or len(key) > MAX_KEY:
+            return Problem(f"{key[:20]}…" if key else "", f"keys have 1 to {MAX_KEY} characters")
+        # Most values are short texts; a call each would be most of the time spent here.
+        kind = type(item)
+        if (kind is str and len(item) <= MAX_TEXT) or kind in _ONLY_LEN:
+            continue
+        if problem := tree_problem(item, levels - 1):
+            return problem.below(key)
+    return None
+
+
+def _list_problem(value: list[Any], levels: int) -> Problem | None:
+    if levels == 0:
+        return Problem("", f"must not be nested deeper than {MAX_DEPTH} levels")
+    for index, item in enumerate(value):
+        if problem := tree_problem(item, levels - 1):
+            return problem.below(str(index))
+    return None

@@ -19,7 +19,8 @@ from content.models import Template, TemplateVersion
 from delivery.models import Message, Provider, Sender
 from delivery.states import Stream
 from events.models import ApiKey, Event, EventType, Scope
-from events.wire import EventIn, parse_event
+from events.native import parse_event
+from events.wire import EventIn
 
 
 class EventTypeFactory(DjangoModelFactory[EventType]):
@@ -186,8 +187,9 @@ def event_document(event_id: str, **fields: Any) -> dict[str, Any]:
     }
 
 
-def event_in(event_id: str, **fields: Any) -> EventIn:
+def event_in(event_id: str, *, source: str = "api", **fields: Any) -> EventIn:
     """The same, parsed."""
-    parsed = parse_event(event_document(event_id, **fields))
+    document = event_document(event_id, **fields)
+    parsed = parse_event(document, source=source, received_at=now())
     assert isinstance(parsed, EventIn), parsed
     return parsed

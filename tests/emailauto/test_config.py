@@ -61,7 +61,18 @@ VALUES: dict[str, Any] = {
     },
     "templates": {"base_dir": "./templates", "versioning": True, "cache_ttl": 3600},
     "suppression": {"storage": "redis", "key_prefix": "suppression:", "sync_interval": 300},
-    "compliance": {"gdpr": True, "ccpa": True, "consent_check": True},
+    "compliance": {
+        "gdpr": True,
+        "ccpa": True,
+        "consent_check": True,
+        "residency": {"regions": [], "unknown": "accept"},
+    },
+    "events": {
+        "late_after_hours": 72,
+        "unregistered_types": "accept",
+        "max_unregistered_types": 1000,
+        "retention_days": 90,
+    },
 }
 
 
@@ -119,6 +130,15 @@ def test_empty_file_is_the_defaults(path: Path, text: str) -> None:
             "queues.marketing_events.prefetch: Expected `int` >= 1",
         ),
         ("suppression: {storage: mysql}", "suppression.storage: Invalid enum value 'mysql'"),
+        ("events: {retention_days: 29}", "events.retention_days: Expected `int` >= 30"),
+        (
+            "events: {unregistered_types: drop}",
+            "events.unregistered_types: Invalid enum value 'drop'",
+        ),
+        (
+            "compliance: {residency: {regions: eu}}",
+            "compliance.residency.regions: Expected `array`, got `str`",
+        ),
         ("compliance: {gdpr: 'no'}", "compliance.gdpr: Expected `bool`, got `str`"),
         ("version: 1.0", "version: Expected `str`, got `float`"),
         ("version: '2.0'", "version: Invalid enum value '2.0'"),

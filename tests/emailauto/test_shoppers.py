@@ -3,14 +3,19 @@
 from collections import defaultdict
 from typing import Any
 
+from common.clock import now
 from emailauto.demo import CART_UPDATED, ORDER_COMPLETED, SIGNED_UP
 from emailauto.shoppers import stream
-from events.wire import EventIn, parse_event
+from events.native import parse_event
+from events.wire import EventIn
 
 
 def test_every_event_is_one_the_api_takes() -> None:
     documents = list(stream(300, seed=1))
-    assert all(isinstance(parse_event(document), EventIn) for document in documents)
+    assert all(
+        isinstance(parse_event(document, source="api", received_at=now()), EventIn)
+        for document in documents
+    )
     assert len({document["event_id"] for document in documents}) == 300
     assert {document["event_type"] for document in documents} == {
         SIGNED_UP,

@@ -142,7 +142,8 @@ def test_payload_nested_too_deeply_is_refused_with_its_path(token: str) -> None:
     for _ in range(40):
         payload = {"a": payload}
     response = post(token, event_document("e1", payload=payload))
-    assert (response.status_code, response.json()["details"][0]["path"]) == (400, "payload")
+    assert response.status_code == 400
+    assert response.json()["details"][0]["path"].startswith("payload.a.a")
 
 
 def test_body_over_the_limit_is_refused(token: str) -> None:
@@ -212,7 +213,8 @@ def test_list_over_a_thousand_is_refused_whole(token: str) -> None:
 
 
 def test_number_of_queries_is_the_same_for_1_and_50_events(token: str) -> None:
-    post(token, event_document("warm"))
+    for name in ("new-type", "known-type"):
+        post(token, event_document(name))
     counts = []
     for size in (1, 50):
         with CaptureQueriesContext(connection) as queries:

@@ -1,0 +1,107 @@
+"""The rate limit of an API key: over all processes, and with Redis away."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from common.api import ApiError
+from common.bell import redis_client
+from events import limits
+from events.directory import Producer
+from events.limits import charge
+from events.models import Event
+from tests.factories import event_document, make_api_key
+from tests.outage import redis_away
+
+
+@pytest.fixture(autouse=True)
+def _no_allowances() -> None:
+    limits._allowances.clear()
+    limits._windows.clear()
+    limits._silent_until = 0.0
+
+
+def producer(rate: int, key: str = "k") -> Producer:
+    return Producer(key, "api", frozenset(), rate)
+
+
+def charged(count: int, rate: int) -> int:
+    """How many single events go through before one is refused."""
+    for number in range(count):
+        try:
+            charge(producer(rate), 1)
+        except ApiError:
+            return number
+    return count
+
+
+def test_a_whole_batch_fits_whatever_the_limit() -> None:
+    charge(producer(5), 1_000)
+    with pytest.raises(ApiError) as caught:
+        charge(producer(5), 1)
+    assert (caught.value.status_code, caught.value.code) == (429, "rate_limited")
+    assert caught.value.wait is not None
+    assert 0 < caught.value.wait <= 1
+
+
+def test_limit_is_a_second_s_worth_at_once() -> None:
+    assert 2_000 <= charged(5_000, rate=2_000) <= 2_400
+
+
+def test_another_process_draws_on_the_same_bucket() -> None:
+    charge(producer(5), 1_000)
+    limits._allowances.clear()  # what the other process has of its own
+    with pytest.raises(ApiError):
+        charge(producer(5), 1)
+
+
+def test_keys_do_not_share_a_limit() -> None:
+    charge(producer(10, "a"), 1_000)
+    charge(producer(10, "b"), 1_000)
+
+
+def test_zero_is_no_limit() -> None:
+    for _ in range(10):
+        charge(producer(0), 1_000)
+    assert not redis_client().keys("intake:*")
+
+
+def test_redis_is_not_asked_for_each_request() -> None:
+    charged(500, rate=1_000)
+    calls = redis_client().info("commandstats")
+    before = calls["cmdstat_evalsha"]["calls"]
+    charged(500, rate=1_000)
+    assert redis_client().info("commandstats")["cmdstat_evalsha"]["calls"] - before < 20
+
+
+def test_without_redis_the_limit_holds_per_process() -> None:
+    with redis_away():
+        assert charged(3_000, rate=1_500) in range(1_500, 3_000)
+
+
+def test_redis_that_hangs_is_asked_once_and_then_left_alone() -> None:
+    with redis_away(hangs=True):
+        started = time.monotonic()
+        charged(200, rate=1_000)
+        # Two hundred time-outs would be forty seconds.
+        assert time.monotonic() - started < 20
+
+
+@pytest.mark.django_db
+def test_client_over_its_limit_hears_when_to_come_back_and_loses_nothing() -> None:
+    _, token = make_api_key(rate_limit=1)
+    headers = {"Authorization": f"Bearer {token}"}
+
+    def post(body: Any) -> Any:
+        return Client().post(
+            "/api/v1/events", json.dumps(body), "application/json", headers=headers
+        )
+
+    assert post([event_document(f"e{n}") for n in range(1_000)]).status_code == 202
+    response = post(event_document("late"))
+    assert (response.status_code, response.json()["code"]) == (429, "rate_limited")
+    assert int(response.headers["Retry-After"]) >= 1
+    assert Event.objects.count() == 1_000
