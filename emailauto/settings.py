@@ -113,6 +113,15 @@ CELERY_BROKER_TRANSPORT_OPTIONS = (
 CELERY_DB_REUSE_MAX = 1000
 CELERY_TIMEZONE = "UTC"
 
+# What `manage.py consume` reads from; SQS is found by boto3's own variables.
+KAFKA_BOOTSTRAP_SERVERS: str = env("KAFKA_BOOTSTRAP_SERVERS", default="")
+KAFKA_GROUP_ID: str = env("KAFKA_GROUP_ID", default="emailauto")
+# librdkafka's properties as a JSON object: {"security.protocol": "SASL_SSL", …}
+KAFKA_OPTIONS: dict[str, Any] = env.json("KAFKA_OPTIONS", default={})
+RABBITMQ_URL: str = env("RABBITMQ_URL", default="") or (
+    CELERY_BROKER_URL if CELERY_BROKER_URL.startswith(("amqp", "pyamqp")) else ""
+)
+
 # --- The engine's clockwork ---------------------------------------------------------------
 
 LEASE_SECONDS = env.int("LEASE_SECONDS", default=120)
@@ -130,6 +139,11 @@ CELERY_BEAT_SCHEDULE = {
         "task": "suppression.sync_mirror",
         "schedule": float(EMAILAUTO.suppression.sync_interval),
         "options": {"queue": "maintenance", "expires": 60.0},
+    },
+    "purge-events": {
+        "task": "events.purge",
+        "schedule": 3600.0,
+        "options": {"queue": "maintenance", "expires": 600.0},
     },
 }
 
@@ -227,11 +241,14 @@ WHITENOISE_USE_FINDERS = STATIC_ROOT is None
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = 5 * 1024 * 1024
 
+# How long the intake believes what it read about keys and event types.
+INTAKE_CACHE_SECONDS = 1.0
+
 # --- HTTP security ------------------------------------------------------------------------
 
 _https = _public.scheme == "https"
 SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=_https)
-SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]
 SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=31_536_000 if _https else 0)
 SECURE_HSTS_INCLUDE_SUBDOMAINS = _https
 SECURE_HSTS_PRELOAD = _https
@@ -250,7 +267,7 @@ REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["events.auth.ApiKeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["events.auth.HasScope"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["common.api.StrictJSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "common.api.exception_handler",
     "UNAUTHENTICATED_USER": None,

@@ -60,8 +60,12 @@ def _options(port: int) -> tuple[str, ...]:
         # A socket's path is limited to 107 bytes; a checkout's is not.
         "unix_socket_directories": "",
         "max_connections": "100",
+        "shared_buffers": "512MB",  # the indexes of a million events
         "timezone": "UTC",
         "log_timezone": "UTC",
+        # Statements and keys hold addresses and payloads; neither is for a log.
+        "log_min_error_statement": "panic",
+        "log_error_verbosity": "terse",
     }
     return tuple(word for name, value in settings.items() for word in ("-c", f"{name}={value}"))
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from emailauto.processes import Process
 
 _LANES = "events,timers,transactional,marketing,feedback,outgoing,bulk,maintenance"
-# Requests wait for the database most of their time; more threads only wait for the interpreter.
-_WEB_THREADS = 4
 _MOST_WEB_WORKERS = 4
 
 
@@ -45,10 +43,12 @@ def web(workplace: Workplace, *, host: str, port: int) -> Process:
     """Serve the API, the admin and the recipients' pages."""
     return workplace.process(
         "web",
-        *("-m", "granian", "--interface", "wsgi", "emailauto.wsgi:application"),
+        *("-m", "granian", "--interface", "asgi", "emailauto.asgi:application"),
         *("--host", host, "--port", str(port), "--no-ws", "--no-access-log"),
         *("--workers", str(min(_cores(), _MOST_WEB_WORKERS))),
-        *("--blocking-threads", str(_WEB_THREADS)),
+        *("--loop", "uvloop", "--http", "1"),
+        # A page in flight can hold the end of its process up for ever.
+        *("--workers-kill-timeout", "5"),
         "--respawn-failed-workers",
     )
 

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,35 @@ def test_same_events_from_four_clients_while_workers_are_killed_are_mailed_once(
     done = eventually(lambda: stack.states(prefix) == {"sent": 60}, 60)
     assert done, stack.states(prefix)
     assert inbox_counts(stack, prefix) == {1: 60}
+
+
+def test_web_and_database_killed_while_events_come_in_lose_and_double_none(stack: Stack) -> None:
+    prefix, events = documents(80)
+
+    def insist(document: Any) -> int:
+        """As a producer should: the same event again, until it hears that it was accepted."""
+        for _ in range(600):
+            with suppress(httpx.TransportError):
+                status = stack.post(document)
+                if status != 503:
+                    return status
+            time.sleep(0.1)
+        return 0
+
+    with ThreadPoolExecutor(8) as clients:
+        answers = clients.map(insist, events)
+        for name in ("web", "postgres", "web"):
+            time.sleep(0.1)
+            stack.kill(name)
+        assert set(answers) == {202}
+
+    def is_settled() -> bool:
+        with suppress(httpx.TransportError):  # the last kill may still be felt
+            return stack.states(prefix) == {"sent": 80}
+        return False
+
+    assert eventually(is_settled, 60), stack.states(prefix)
+    assert inbox_counts(stack, prefix) == {1: 80}
 
 
 def test_without_valkey_events_are_accepted_and_mailed_once_it_is_back(stack: Stack) -> None:
