@@ -105,6 +105,15 @@ UNFOLD: dict[str, Any] = {
                 _tab("Dead", "events", "event", state="dead"),
             ],
         },
+        {
+            "models": ["events.rejection"],
+            "items": [
+                _tab("All", "events", "rejection"),
+                _tab("Open", "events", "rejection", state="open"),
+                _tab("Replayed", "events", "rejection", state="replayed"),
+                _tab("Discarded", "events", "rejection", state="discarded"),
+            ],
+        },
     ],
     "SIDEBAR": {
         "navigation": [
@@ -140,6 +149,7 @@ UNFOLD: dict[str, Any] = {
                 "separator": True,
                 "items": [
                     _item("Events", "bolt", "events", "event"),
+                    _item("Refused events", "do_not_disturb_on", "events", "rejection"),
                     _item("Event types", "category", "events", "eventtype"),
                     _item("API keys", "key", "events", "apikey"),
                     _item("Receipts", "receipt_long", "webhooks", "receipt"),

@@ -11,7 +11,8 @@ from contacts.models import Consent, Subscription
 from contacts.states import ConsentState
 from delivery.models import Attempt, Message, SandboxMail, Sender, Switch
 from delivery.states import MessageState, Reason
-from events.states import EventState
+from events.models import Rejection, SeenType
+from events.states import EventState, RefusalCode
 from suppression.models import Suppression
 from tests.factories import (
     CampaignFactory,
@@ -73,7 +74,30 @@ def make_event() -> Any:
         state=EventState.DEAD,
         error=EVIL,
         outcome=[{"campaign": "welcome", "result": EVIL}],
+        stated_at=now(),
+        note=EVIL,
     )
+
+
+def make_rejection() -> Rejection:
+    return Rejection.objects.create(
+        source=EVIL,
+        event_id=f"{next(_numbers)}-{EVIL}",
+        type=EVIL,
+        code=RefusalCode.SCHEMA,
+        problems=[{"path": EVIL, "message": EVIL}],
+        body={"event_type": EVIL, "payload": {EVIL: EVIL}},
+        note=EVIL,
+    )
+
+
+def make_event_type() -> Any:
+    """With an event that a schema can be suggested from, and a name that nobody registered."""
+    number = next(_numbers)
+    make_event()
+    SeenType.objects.create(source=EVIL, name=f"seen-{number}-{EVIL}")
+    marked = {"type": "object", "properties": {EVIL: {"x-pii": True, "x-sensitive": True}}}
+    return EventTypeFactory(name=f"{EVIL}-{number}", description=EVIL, schema=marked)
 
 
 def make_mail() -> SandboxMail:
@@ -147,7 +171,8 @@ LISTS: dict[str, Callable[[], Any]] = {
     "delivery_sandboxmail": make_mail,
     "suppression_suppression": make_suppression,
     "events_event": make_event,
-    "events_eventtype": lambda: EventTypeFactory(name=f"{EVIL}-{next(_numbers)}"),
+    "events_rejection": make_rejection,
+    "events_eventtype": make_event_type,
     "events_apikey": lambda: make_api_key(name=EVIL)[0],
     "webhooks_receipt": make_receipt,
     "delivery_provider": lambda: ProviderFactory(key=f"provider-{next(_numbers)}"),
