@@ -1,14 +1,23 @@
-"""`/healthz` and `/readyz`, for whoever restarts processes and routes traffic."""
+"""`/healthz` and `/readyz`, for whoever restarts processes and routes traffic; `/metrics`, for
+Prometheus."""
 
 from typing import Any
 
 import redis
 from django.db import Error, InterfaceError, OperationalError
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
+from drf_spectacular.utils import extend_schema
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.request import Request
+from rest_framework.views import APIView
 
 from common.bell import redis_client
+from events.models import Scope
+from monitoring.metrics import exposition
 from monitoring.services import SWEEP, check_database, idle_seconds, is_migrated
 
 
@@ -48,3 +57,27 @@ def readyz(request: HttpRequest) -> JsonResponse:
         if answer["status"] == "ok":
             answer["status"] = "degraded"
     return JsonResponse(answer, status=503 if answer["status"] == "unready" else 200)
+
+
+class _OneFormat(BaseContentNegotiation):
+    """Prometheus asks for its own formats; an error is JSON all the same."""
+
+    def select_parser(self, request: Request, parsers: Any) -> Any:
+        return parsers[0]
+
+    def select_renderer(
+        self, request: Request, renderers: Any, format_suffix: str | None = None
+    ) -> Any:
+        return renderers[0], renderers[0].media_type
+
+
+@method_decorator(never_cache, name="dispatch")
+@extend_schema(exclude=True)
+class MetricsView(APIView):
+    """`/metrics` for a key with `metrics:read`, sent as `Authorization: Bearer …`."""
+
+    required_scope = Scope.METRICS_READ
+    content_negotiation_class = _OneFormat
+
+    def get(self, request: Request) -> HttpResponse:
+        return HttpResponse(exposition(), content_type=CONTENT_TYPE_PLAIN_0_0_4)
