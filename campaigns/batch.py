@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
+
 from campaigns.models import Enrollment, Wait
 from campaigns.plan import Plan, RulePlan
 from campaigns.plans import Listening, current_plan, listening_to, surviving_step
@@ -19,7 +21,7 @@ from contacts.conditions import lookup
 from contacts.models import Contact
 from contacts.services import Identity, identify, resolve_contacts
 from events.inbox import database_time
-from events.models import Event, EventType
+from events.models import Event, EventType, unregistered_type
 from events.states import EventState, IgnoredReason
 
 ENTERED = "entered"
@@ -53,6 +55,13 @@ class Case:
             "attributes": contact.attributes,
         }
 
+    @property
+    def is_late(self) -> bool:
+        """Whether it came too long after it happened to start anything. Told by when it arrived:
+        one that waited here through an outage is not late."""
+        limit = timedelta(hours=settings.EMAILAUTO.events.late_after_hours)
+        return self.event.received_at - self.event.occurred_at > limit
+
     def note(self, plan: Plan, result: str) -> None:
         """Remember what a campaign made of the event; shown on the event's page."""
         self.outcome.append({"campaign": plan.campaign_key, "result": result})
@@ -83,11 +92,10 @@ def event_facts(event: Event) -> dict[str, Any]:
 def identified(events: Sequence[Event]) -> list[Case]:
     """Each event with the person it names, by its type's identity paths. One query."""
     types = {t.name: t for t in EventType.objects.filter(name__in={e.type for e in events})}
-    unregistered = EventType()
     cases = []
     for event in events:
         facts = event_facts(event)
-        paths = types.get(event.type, unregistered)
+        paths = types.get(event.type) or unregistered_type(event.type, event.payload)
         identity = identify(
             facts,
             user_id_paths=paths.user_id_paths,
@@ -125,7 +133,7 @@ class SeenEvents:
         rows = Event.objects.filter(
             contact_id__in=list(contact_ids), type__in=types, occurred_at__gte=since
         ).exclude(state=EventState.DEAD)
-        for event in rows:
+        for event in rows.exclude(reason=IgnoredReason.LATE):
             assert event.contact_id is not None
             self.add(event.contact_id, event, event_facts(event))
 

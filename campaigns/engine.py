@@ -26,13 +26,17 @@ BATCH = 200
 
 
 def drain(*, budget: float) -> bool:
-    """Process what is due in the inbox for up to `budget` seconds; True if there may be more."""
+    """Process what is due in the inbox for up to `budget` seconds; True if there may be more.
+
+    What comes in after a batch that was not full has rung again, and waits for its turn behind
+    the other lanes' work: whoever shares this worker would else wait for the inbox to run dry.
+    """
     deadline = time.monotonic() + budget
     while time.monotonic() < deadline:
         fresh = process_batch(limit=BATCH)
         # Alone, so that an event that kills its worker does not take neighbours to the grave.
         retried = process_batch(limit=1, retried=True)
-        if not fresh and not retried:
+        if fresh < BATCH and not retried:
             return False
     return True
 
@@ -71,8 +75,9 @@ def _process(events: Sequence[Event], owner: str) -> list[str]:
     cases = identified(events)
     with_person = [case for case in cases if not case.identity.is_empty]
     contacts = find_contacts(with_person)
-    batch = Batch(with_person)
-    for case in with_person:
+    in_time = [case for case in with_person if not case.is_late]
+    batch = Batch(in_time)
+    for case in in_time:
         batch.continue_waiting(case)
         batch.enter_matching(case)
         batch.remember(case)
@@ -84,6 +89,8 @@ def _process(events: Sequence[Event], owner: str) -> list[str]:
 def _settlement(case: Case) -> Settlement:
     if case.identity.is_empty:
         return Settlement(case.event.pk, reason=IgnoredReason.NO_PERSON)
+    if case.is_late:
+        return Settlement(case.event.pk, case.contact.pk, IgnoredReason.LATE)
     results = {entry["result"] for entry in case.outcome}
     return Settlement(case.event.pk, case.contact.pk, _ignored_because(results), case.outcome)
 

@@ -5,7 +5,7 @@ from celery import shared_task
 from campaigns import engine, timers
 from common.bell import answer, ring
 
-_BUDGET_SECONDS = 5.0
+_BUDGET_SECONDS = 1.0
 
 
 @shared_task(name="drain.events")

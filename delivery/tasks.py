@@ -7,7 +7,7 @@ from delivery.engine import drain
 from delivery.states import Stream
 
 # Short: whoever shares the worker gets its turn, and a shutdown finds a gap.
-_BUDGET_SECONDS = 5.0
+_BUDGET_SECONDS = 1.0
 
 
 @shared_task(name="drain.transactional")

@@ -12,12 +12,13 @@ from campaigns.models import Enrollment, StepRun, Wait
 from campaigns.services import pause_campaign, publish_campaign
 from campaigns.states import EXIT, EnrollmentState, StepKind
 from campaigns.timers import wake_batch
-from common.clock import now
+from common.clock import now, to_milliseconds
 from contacts.models import Contact
 from delivery.models import Message
 from events.inbox import bury_killers, claim_events
 from events.models import Event
-from events.services import record_events
+from events.services import submit
+from events.wire import EventIn
 from tests.factories import (
     CampaignFactory,
     ContactFactory,
@@ -36,7 +37,7 @@ def process() -> None:
 
 def test_event_becomes_one_message_for_its_person() -> None:
     campaign = CampaignFactory()
-    record_events([event_in("e1")], source="api")
+    submit([event_in("e1")])
     process()
     message = Message.objects.get()
     assert message.email == "e1@example.com"
@@ -55,7 +56,7 @@ def test_event_becomes_one_message_for_its_person() -> None:
 
 def test_event_processed_again_makes_no_second_message() -> None:
     CampaignFactory()
-    record_events([event_in("e1")], source="api")
+    submit([event_in("e1")])
     process()
     Event.objects.update(state="pending")
     process()
@@ -66,7 +67,7 @@ def test_event_processed_again_makes_no_second_message() -> None:
 def test_rule_that_does_not_match_leaves_the_event_ignored_with_reason() -> None:
     condition = {"path": "payload.plan", "op": "eq", "value": "pro"}
     campaign = CampaignFactory(rule={"condition": condition})
-    record_events([event_in("e1")], source="api")
+    submit([event_in("e1")])
     process()
     event = Event.objects.get()
     assert (event.state, event.reason) == ("ignored", "not_matched")
@@ -75,7 +76,7 @@ def test_rule_that_does_not_match_leaves_the_event_ignored_with_reason() -> None
 
 
 def test_event_nobody_listens_to_updates_the_contact_only() -> None:
-    record_events([event_in("e1", event_type="Seen")], source="api")
+    submit([event_in("e1", event_type="Seen")])
     process()
     assert Event.objects.get().reason == "no_campaign"
     assert Contact.objects.get().name == "Ada"
@@ -83,7 +84,7 @@ def test_event_nobody_listens_to_updates_the_contact_only() -> None:
 
 def test_event_without_person_is_ignored_with_reason() -> None:
     CampaignFactory()
-    record_events([event_in("e1", user_id=None, payload={"email": "a@b,c@d.com"})], source="api")
+    submit([event_in("e1", user_id=None, payload={"email": "a@b,c@d.com"})])
     process()
     assert Event.objects.get().reason == "no_person"
     assert Contact.objects.count() == 0
@@ -91,7 +92,7 @@ def test_event_without_person_is_ignored_with_reason() -> None:
 
 def test_paused_campaign_lets_nobody_in() -> None:
     pause_campaign(CampaignFactory())
-    record_events([event_in("e1")], source="api")
+    submit([event_in("e1")])
     process()
     assert Event.objects.get().reason == "campaign_paused"
     assert Message.objects.count() == 0
@@ -100,7 +101,7 @@ def test_paused_campaign_lets_nobody_in() -> None:
 def test_two_events_of_a_new_person_in_one_batch_make_one_contact() -> None:
     CampaignFactory()
     events = [event_in(f"e{n}", user_id="u1", payload={"email": "u1@example.com"}) for n in (1, 2)]
-    record_events(events, source="api")
+    submit(events)
     process()
     assert Contact.objects.count() == 1
     assert Message.objects.count() == 2
@@ -140,7 +141,7 @@ def ring_timers() -> None:
 
 
 def test_abandoned_cart_is_mailed_when_the_time_is_up(cart_campaign: object) -> None:
-    record_events([cart("e1")], source="api")
+    submit([cart("e1")])
     process()
     assert Wait.objects.get().match_value == "c1"
     assert Message.objects.count() == 0
@@ -159,7 +160,7 @@ def test_order_with_the_same_cart_ends_the_wait(cart_campaign: object, together:
     if not together:
         batches = [[event] for event in batches[0]]
     for batch in batches:
-        record_events(batch, source="api")
+        submit(batch)
         process()
     ring_timers()
     assert Message.objects.count() == 0
@@ -172,7 +173,7 @@ def test_order_that_overtook_its_cart_is_not_missed(cart_campaign: object, toget
     order = cart("e1", event_type="OrderCompleted")
     basket = cart("e2", timestamp=int((now() - timedelta(minutes=1)).timestamp() * 1000))
     for batch in [[order, basket]] if together else [[order], [basket]]:
-        record_events(batch, source="api")
+        submit(batch)
         process()
     ring_timers()
     assert Message.objects.count() == 0
@@ -180,20 +181,20 @@ def test_order_that_overtook_its_cart_is_not_missed(cart_campaign: object, toget
 
 
 def test_order_with_another_cart_changes_nothing(cart_campaign: object) -> None:
-    record_events([cart("e1"), cart("e2", "c2", "OrderCompleted")], source="api")
+    submit([cart("e1"), cart("e2", "c2", "OrderCompleted")])
     process()
     ring_timers()
     assert Message.objects.count() == 1
 
 
 def test_same_cart_again_is_not_a_second_enrollment(cart_campaign: object) -> None:
-    record_events([cart("e1"), cart("e2"), cart("e3", "c3")], source="api")
+    submit([cart("e1"), cart("e2"), cart("e3", "c3")])
     process()
     assert Enrollment.objects.count() == 2
 
 
 def test_step_deleted_while_somebody_waits_there_leads_to_the_next(cart_campaign: object) -> None:
-    record_events([cart("e1")], source="api")
+    submit([cart("e1")])
     process()
     cart_campaign.steps.filter(key="ordered").delete()
     publish_campaign(cart_campaign, by=None)
@@ -206,7 +207,7 @@ def test_poison_event_is_dead_after_five_attempts_and_neighbours_pass() -> None:
     CampaignFactory()
     EventTypeFactory(name="Poison", profile_paths=["a list where an object belongs"])
     poison = event_in("poison", event_type="Poison")
-    record_events([event_in("good-1"), poison, event_in("good-2")], source="api")
+    submit([event_in("good-1"), poison, event_in("good-2")])
     for _ in range(8):
         Event.objects.filter(state="pending").update(due_at=now())
         process()
@@ -254,3 +255,64 @@ def test_number_of_queries_is_the_same_for_1_and_50_events(known: bool) -> None:
         counts.append(len(queries))
     assert counts[0] == counts[1]
     assert Message.objects.count() == 51
+
+
+def late(event_id: str, hours: float, **fields: object) -> EventIn:
+    happened = now() - timedelta(hours=hours)
+    return event_in(event_id, timestamp=to_milliseconds(happened), **fields)
+
+
+def test_late_event_updates_the_person_and_starts_nothing() -> None:
+    CampaignFactory()
+    submit([late("e1", 73, user_id="u", payload={"email": "new@example.com", "name": "New"})])
+    process()
+    event = Event.objects.get()
+    assert (event.state, event.reason) == ("ignored", "late")
+    contact = Contact.objects.get()
+    assert (contact.email, contact.name, event.contact_id) == ("new@example.com", "New", contact.pk)
+    assert not Message.objects.exists()
+
+
+def test_event_within_the_limit_starts_its_campaign() -> None:
+    CampaignFactory()
+    submit([late("e1", 71)])
+    process()
+    assert Message.objects.count() == 1
+
+
+def test_event_that_waited_here_is_not_late() -> None:
+    CampaignFactory()
+    submit([event_in("e1")])
+    Event.objects.update(
+        received_at=now() - timedelta(days=9), occurred_at=now() - timedelta(days=9)
+    )
+    process()
+    assert Message.objects.count() == 1
+
+
+def test_late_event_answers_no_wait(cart_campaign: object) -> None:
+    submit([cart("e1")])
+    process()
+    payload = {"email": "u1@example.com", "cart_id": "c1"}
+    submit([late("order", 80, event_type="OrderCompleted", user_id="u1", payload=payload)])
+    process()
+    assert Enrollment.objects.get().state == EnrollmentState.WAITING
+
+
+@pytest.mark.parametrize(
+    ("event_type", "payload", "name"),
+    [
+        ("identify", {"name": "Ada", "plan": "pro", "n": 3, "x": {"a": 1}}, "Ada"),
+        ("Product Added", {"name": "Monopoly", "price": 18.99}, ""),
+        ("Signed Up", {"name": "Ada", "email": "ada@example.com"}, "Ada"),
+        ("Signed Up", {"user": {"name": "Ada"}}, "Ada"),
+    ],
+)
+def test_name_of_an_unregistered_event_is_a_person_s_or_none(
+    event_type: str, payload: dict[str, object], name: str
+) -> None:
+    submit([event_in("e1", event_type=event_type, payload=payload)])
+    process()
+    contact = Contact.objects.get()
+    assert contact.name == name
+    assert contact.attributes == ({"plan": "pro", "n": 3} if event_type == "identify" else {})

@@ -18,7 +18,7 @@ from campaigns.states import StepKind
 from delivery.engine import drain as deliver
 from delivery.models import Message, SandboxMail
 from delivery.states import Stream
-from events.services import record_events
+from events.services import submit
 from tests.factories import CampaignFactory, event_in
 
 pytestmark = pytest.mark.django_db
@@ -28,7 +28,7 @@ MAIL = {"key": "mail", "kind": StepKind.SEND_EMAIL}
 
 
 def post(event_id: str) -> None:
-    record_events([event_in(event_id)], source="api")
+    submit([event_in(event_id)])
     process(budget=10)
 
 
