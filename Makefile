@@ -2,7 +2,7 @@
 
 PY := .venv/bin/python
 THROWAWAY := $(PY) -m emailauto.embedded exec --
-# Options for pytest, e.g. make test ARGS="-k gate -x"
+# Options for pytest or the benchmarks, e.g. make test ARGS="-k gate -x", make bench ARGS=--rounds=9
 ARGS :=
 NAME :=
 
@@ -39,10 +39,8 @@ format: venv-dev ## Format the code and apply the linter's safe fixes
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-bench: venv-dev ## Run one benchmark: make bench NAME=…
-	@test -d bench || { echo "There are no benchmarks yet: bench/ does not exist." >&2; exit 1; }
-	@test -n "$(NAME)" || { echo "Say which benchmark: make bench NAME=…" >&2; exit 1; }
-	@exec $(PY) -m bench $(NAME)
+bench: venv-dev ## Run the benchmarks on throw-away servers, or one (NAME=intake-single)
+	@exec $(THROWAWAY) $(PY) -m bench $(NAME) $(ARGS)
 
 clean: ## Remove .venv and caches; the data in var/ stays
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build

@@ -1,0 +1,1 @@
+"""Benchmarks: ours and a baseline, alternating on the same servers. See docs/performance.md."""

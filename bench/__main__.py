@@ -1,0 +1,74 @@
+"""`python -m bench [NAME]`: run one benchmark, or all of them. What `make bench` calls.
+
+Each prints a table per comparison and, as its last line, its result as JSON; both also go to
+`var/bench/<name>.json`.
+"""
+
+import argparse
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+from bench.comparison import Comparison
+from bench.intake import growth, intake_bulk, intake_single
+from bench.latency import latency
+from bench.processes import CHECKOUT, BenchError
+from bench.report import say, summary, table, write
+from bench.scale import Scale
+from emailauto.processes import tail
+
+BENCHES: dict[str, Callable[[Scale, Path], list[Comparison]]] = {
+    "intake-single": intake_single,
+    "intake-bulk": intake_bulk,
+    "growth": growth,
+    "latency": latency,
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Returns the exit code: 1 when a benchmark could not be run to its end."""
+    parser = argparse.ArgumentParser(prog="python -m bench")
+    parser.add_argument("name", nargs="?", choices=BENCHES)
+    parser.add_argument("--part", type=float, default=1.0, help="of the full size, to try it out")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=CHECKOUT / "var" / "bench")
+    options = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, _leave)
+    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        for name in [options.name] if options.name else BENCHES:
+            _run(name, Scale(options.part, options.rounds), options.out)
+    except BenchError as error:
+        say(str(error))
+        return 1
+    return 0
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    """Unwind, so that the processes are ended and the databases dropped."""
+    raise SystemExit(128 + number)
+
+
+def _run(name: str, scale: Scale, out: Path) -> None:
+    say(f"=== {name}: {' '.join((BENCHES[name].__doc__ or '').split())}")
+    with tempfile.TemporaryDirectory(prefix="bench-") as logs:
+        try:
+            comparisons = BENCHES[name](scale, Path(logs))
+        except BenchError:
+            for log in Path(logs).glob("*.log"):
+                say(f"--- the end of {log.name}\n{tail(log)}")
+            raise
+    result = summary(name, comparisons)
+    write(out / f"{name}.json", result, comparisons)
+    for comparison in comparisons:
+        say(f"\n{table(comparison)}")
+    say(f"\n{msgspec.json.encode(result).decode()}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,53 @@
+"""Databases of our own on the server of DATABASE_URL. What is in there already is not touched."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg import sql
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A database by its URL."""
+
+    url: str
+
+    def execute(self, statement: str | sql.Composed) -> None:
+        """Run the statement on a connection of its own, outside a transaction."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(statement.encode() if isinstance(statement, str) else statement)
+
+    def count(self, table: str) -> int:
+        """How many rows the table has."""
+        with psycopg.connect(self.url) as connection:
+            query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))
+            row = connection.execute(query).fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def server() -> Database:
+    """The database that the environment names."""
+    return Database(os.environ["DATABASE_URL"])
+
+
+def server_version() -> str:
+    """`18.6`, for the line that says what was measured on."""
+    with psycopg.connect(server().url) as connection:
+        return connection.info.parameter_status("server_version") or "?"
+
+
+@contextlib.contextmanager
+def fresh_database(name: str) -> Iterator[Database]:
+    """An empty database, dropped afterwards."""
+    own = f"bench_{name}_{secrets.token_hex(4)}"
+    server().execute(f'CREATE DATABASE "{own}"')
+    try:
+        yield Database(urlsplit(server().url)._replace(path=f"/{own}").geturl())
+    finally:
+        server().execute(f'DROP DATABASE "{own}" WITH (FORCE)')

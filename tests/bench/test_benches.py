@@ -1,0 +1,46 @@
+"""Each benchmark from beginning to end, far too small to say anything about speed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# They measure on the two cores that the rest of the suite runs on; one after the other will do.
+pytestmark = pytest.mark.xdist_group("bench")
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "unit", "sizes"),
+    [
+        ("intake-single", "0.005", "events/s", {50}),
+        ("intake-bulk", "0.005", "events/s", {100}),
+        ("growth", "0.005", "events/s", {300}),
+        ("latency", "0.02", "p99 ms", {60, 180}),  # of the rate that comes off worse
+    ],
+)
+def test_benchmark_ends_with_its_result(
+    tmp_path: Path, name: str, part: str, unit: str, sizes: set[int]
+) -> None:
+    command = [sys.executable, "-m", "bench", name, "--part", part, "--rounds", "2"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["name"], result["rounds"], result["unit"]) == (name, 2, unit)
+    assert result["n"] in sizes
+    assert 0 < result["min"] <= result["median"] <= result["max"]
+    kept = json.loads((tmp_path / f"{name}.json").read_text())
+    assert {field: kept[field] for field in result} == result
+    assert all(len(each["ours"]["samples"]) == 2 for each in kept["comparisons"])
+
+
+def test_unknown_benchmark_is_refused_with_the_names() -> None:
+    command = [sys.executable, "-m", "bench", "nonsense"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    for name in ("intake-single", "intake-bulk", "growth", "latency"):
+        assert name in done.stderr
