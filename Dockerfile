@@ -1,11 +1,11 @@
-# One image for web, worker, beat and the migration; docker-compose.yml says which it is.
+# One image for web, worker, beat, consumers and the migration; docker-compose.yml says which it is.
 
 FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /opt/venv
-COPY requirements.txt .
+COPY requirements.txt requirements-brokers.txt ./
 # Wheels only: the image has no compiler, and a build from source would be another program.
-RUN /opt/venv/bin/pip install --only-binary :all: -r requirements.txt
+RUN /opt/venv/bin/pip install --only-binary :all: -r requirements.txt -r requirements-brokers.txt
 
 FROM python:3.13-slim
 # A fixed id, so that a volume's owner is the same on every host.
@@ -22,6 +22,7 @@ RUN python -m compileall -q . && python manage.py collectstatic --noinput --verb
 ENV PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 EXPOSE 8000
-CMD ["granian", "--interface", "wsgi", "emailauto.wsgi:application", \
+CMD ["granian", "--interface", "asgi", "emailauto.asgi:application", \
+     "--workers-kill-timeout", "5", \
      "--host", "0.0.0.0", "--port", "8000", "--no-ws", "--no-access-log", \
-     "--workers", "2", "--blocking-threads", "4", "--respawn-failed-workers"]
+     "--workers", "2", "--loop", "uvloop", "--http", "1", "--respawn-failed-workers"]
