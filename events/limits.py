@@ -55,15 +55,15 @@ def charge(producer: Producer, count: int) -> None:
     rate = producer.rate_limit
     burst = max(rate, _SMALLEST_BURST)
     want = max(count, rate // _LEASE_PART)
-    try:
-        if time.monotonic() < _silent_until:
-            raise RedisError
-        granted, wait = lease(
-            f"intake:{producer.key}", rate=rate, burst=burst, need=count, want=want
-        )
-    except RedisError:
-        _silent_until = time.monotonic() + _SULK_SECONDS
+    if time.monotonic() < _silent_until:
         granted, wait = _without_redis(producer, count, want)
+    else:
+        name = f"intake:{producer.key}"
+        try:
+            granted, wait = lease(name, rate=rate, burst=burst, need=count, want=want)
+        except RedisError:
+            _silent_until = time.monotonic() + _SULK_SECONDS
+            granted, wait = _without_redis(producer, count, want)
     if not granted:
         raise ApiError(
             "rate_limited",
