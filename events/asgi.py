@@ -24,8 +24,7 @@ from events.committer import Committer
 from events.directory import Producer, Rules, producers, rules
 from events.exchange import Post, Reply, WireFormat
 from events.idempotency import answer_once, key_of
-from events.intake import authorised, credentials, error_reply, inflated, read
-from events.models import ApiKey
+from events.intake import authorised, credentials, error_reply, inflated, is_plausible, read
 from events.routes import route
 
 logger = logging.getLogger(__name__)
@@ -38,7 +37,6 @@ _SMALL = 32 * 1024
 _BODY_SECONDS = 10.0
 _DATABASE_SECONDS = 15.0
 """After which a client is told to come back, whatever the database does."""
-_LONGEST_TOKEN = 200
 
 _AWAY = (
     OperationalError,
@@ -130,8 +128,8 @@ class Intake:
         return reading.answer(reading.items, outcomes)
 
     async def _producer(self, token: str) -> Producer | None:
-        if len(token) > _LONGEST_TOKEN or not token.startswith(ApiKey.PREFIX):
-            return None  # not worth remembering
+        if not is_plausible(token):
+            return None
         known = producers.peek(token, _NOT_ASKED)
         if known is not _NOT_ASKED:
             return known

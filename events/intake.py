@@ -15,8 +15,10 @@ from events.directory import Producer, Rules, producers, rules
 from events.exchange import Post, Reading, Reply, WireFormat
 from events.idempotency import answer_once, key_of
 from events.limits import charge
-from events.models import Scope
+from events.models import ApiKey, Scope
 from events.services import submit
+
+_LONGEST_TOKEN = 200
 
 
 def answer(post: Post, wire_format: WireFormat) -> Reply:
@@ -26,7 +28,7 @@ def answer(post: Post, wire_format: WireFormat) -> Reply:
         body = inflated(post.body, encoding, wire_format.MAX_BODY)
         post = msgspec.structs.replace(post, body=body)
         token = credentials(post.headers) or wire_format.token(post)
-        producer = authorised(producers.get(token) if token else None)
+        producer = authorised(producers.get(token) if is_plausible(token) else None)
         reading = read(post, wire_format, producer, rules.get(None))
         charge(producer, len(reading.items))
         if wire_format.REPLAYS and (key := key_of(post)):
@@ -48,6 +50,12 @@ def credentials(headers: Mapping[str, str]) -> str:
         return base64.b64decode(value.strip(), validate=True).decode().partition(":")[0]
     except (binascii.Error, ValueError):
         return ""
+
+
+def is_plausible(token: str) -> bool:
+    """Whether it looks like an API key. What does not is neither looked up nor remembered: a
+    stranger's megabytes would stay in memory."""
+    return len(token) <= _LONGEST_TOKEN and token.startswith(ApiKey.PREFIX)
 
 
 def authorised(producer: Producer | None) -> Producer:
