@@ -9,6 +9,7 @@ import logging
 import time
 import traceback
 from collections.abc import Sequence
+from functools import partial
 
 from django.db import transaction
 
@@ -16,6 +17,7 @@ from campaigns.batch import AWAITED, ENTERED, Batch, Case, find_contacts, identi
 from campaigns.writing import write
 from common.bell import ring
 from common.ids import lease_owner
+from common.postgres import insist, is_outage
 from events.inbox import Settlement, claim_events, fail_event, release_events, settle_events
 from events.models import Event
 from events.states import IgnoredReason
@@ -45,7 +47,7 @@ def process_batch(*, limit: int, retried: bool = False) -> int:
     """Claim up to `limit` due events and process them; returns how many were claimed.
 
     A batch that fails is given back and its events come again one by one, so that only the one
-    that is at fault fails for good.
+    that is at fault fails for good. When the database was lost, none of them was.
     """
     owner = lease_owner()
     events = claim_events(owner=owner, limit=limit, retried=retried)
@@ -55,7 +57,7 @@ def process_batch(*, limit: int, retried: bool = False) -> int:
         with transaction.atomic():
             lanes = _process(events, owner)
     except Exception as error:  # noqa: BLE001 - the end of the lane: any fault is the events'
-        _give_up(events, error, owner)
+        insist(partial(_give_up, events, error, owner))
     else:
         ring(*lanes)
     return len(events)
@@ -63,9 +65,12 @@ def process_batch(*, limit: int, retried: bool = False) -> int:
 
 def _give_up(events: Sequence[Event], error: Exception, owner: str) -> None:
     ids = {"first": events[0].pk, "events": len(events), "error": type(error).__name__}
-    if len(events) > 1:
+    if is_outage(error):
+        logger.warning("database lost, the batch comes again", extra=ids)
+        release_events([event.pk for event in events], owner=owner, tried=False)
+    elif len(events) > 1:
         logger.warning("batch failed, its events come again one by one", extra=ids)
-        release_events([event.pk for event in events], owner=owner)
+        release_events([event.pk for event in events], owner=owner, tried=True)
     else:
         logger.warning("event failed", extra=ids)
         fail_event(events[0], "".join(traceback.format_exception(error))[-8_000:], owner=owner)

@@ -1,13 +1,53 @@
 """PostgreSQL where the ORM stops: advisory locks, and rows by the hundred."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import msgspec
-from django.db import connection
+from django.db import Error, InterfaceError, OperationalError, connection
 from django.db.models import Model
 from django.db.models.expressions import DatabaseDefault
+
+T = TypeVar("T")
+
+# Connection exceptions, and a server that shuts down, crashed or is not up yet.
+_GOING_AWAY = ("08", "57P")
+
+_PATIENCE_SECONDS = 30.0
+_LONGEST_PAUSE = 1.0
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the database went away, so that what failed proves nothing about the work."""
+    if not isinstance(error, OperationalError | InterfaceError):
+        return False
+    # Without a code the server said nothing: connection refused, closed, reset.
+    code = getattr(error.__cause__, "sqlstate", None)
+    return code is None or code.startswith(_GOING_AWAY)
+
+
+def insist(work: Callable[[], T], *, meanwhile: Callable[[], object] | None = None) -> T:
+    """Run `work` until the database is there to do it, for half a minute: a restart is over by
+    then, and a shutdown does not wait longer. `meanwhile` is called once it turns out to be away.
+
+    The work may be run again after a commit whose answer was lost, so it has to be idempotent.
+    """
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    pause = 0.1
+    while True:
+        try:
+            return work()
+        except Error as error:
+            if not is_outage(error) or time.monotonic() > deadline:
+                raise
+            connection.close()
+            if meanwhile is not None:
+                meanwhile()
+                meanwhile = None
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def lock_names(names: Iterable[bytes], *, shared: bool) -> None:

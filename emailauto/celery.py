@@ -5,11 +5,19 @@ stands in PostgreSQL, so a lost or doubled message changes latency only.
 """
 
 import os
+from typing import Any
 
-from celery import Celery
+from celery import Celery, signals
+from django.db import close_old_connections
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "emailauto.settings")
 
 app = Celery("emailauto")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+
+
+@signals.task_prerun.connect
+def _reconnect(**_: Any) -> None:
+    # CELERY_DB_REUSE_MAX keeps connections over many tasks, dead ones as well.
+    close_old_connections()

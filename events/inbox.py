@@ -94,10 +94,11 @@ def settle_events(settlements: Sequence[Settlement], *, owner: str) -> None:
             raise LeaseLost(f"{len(settlements) - cursor.rowcount} of {len(settlements)} events")
 
 
-def release_events(ids: Sequence[int], *, owner: str) -> None:
-    """Give a failed batch back at once; being retried, its events come back one by one."""
+def release_events(ids: Sequence[int], *, owner: str, tried: bool) -> None:
+    """Give a batch back at once. `tried` ones come back one by one; the others count as never
+    claimed, because what stopped them was not one of them."""
     Event.objects.filter(pk__in=ids, lease_owner=owner, state=EventState.PENDING).update(
-        claimed_until=None, lease_owner=""
+        claimed_until=None, lease_owner="", attempts=F("attempts") - (0 if tried else 1)
     )
 
 

@@ -1,13 +1,14 @@
-"""Redis that is away: pointed at a port where nobody answers, and back again."""
+"""Outages: Redis that is away and comes back, PostgreSQL that drops our connection."""
 
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psycopg
+from django.db import connection
 from django.test import override_settings
 
-from common.bell import redis_client
-from common.buckets import forget_scripts
+from common.valkey import forget_client, redis_client
 
 
 @contextmanager
@@ -18,14 +19,21 @@ def redis_away(*, hangs: bool = False) -> Iterator[None]:
         if hangs:
             server.listen(16)
         with override_settings(REDIS_URL=f"redis://127.0.0.1:{server.getsockname()[1]}/0"):
-            _forget_clients()
+            forget_client()
             try:
                 yield
             finally:
                 redis_client().close()
-                _forget_clients()
+                forget_client()
 
 
-def _forget_clients() -> None:
-    redis_client.cache_clear()
-    forget_scripts()
+def drop_database_connection() -> None:
+    """End this thread's session from the server's side, as a restart of PostgreSQL does."""
+    connection.ensure_connection()
+    ours = connection.connection.info.backend_pid
+    parameters = connection.get_connection_params()
+    known = {
+        k: parameters[k] for k in ("dbname", "user", "password", "host", "port") if k in parameters
+    }
+    with psycopg.connect(**known, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", [ours])

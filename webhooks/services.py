@@ -9,11 +9,13 @@ from typing import Any
 
 import msgspec
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import Error, connection, transaction
+from django.db.models import F
 from django.db.models.functions import Now
 
 from common.bell import ring
 from common.ids import lease_owner
+from common.postgres import insist, is_outage
 from webhooks.adapters import as_request
 from webhooks.feedback import apply_feedback
 from webhooks.models import Receipt
@@ -110,14 +112,20 @@ def _work(*, limit: int, tried: bool) -> int:
     parameters = [owner, settings.LEASE_SECONDS, tried, limit]
     receipts = list(Receipt.objects.raw(_CLAIM, parameters))
     if receipts:
-        _apply_or_fail(sorted(receipts, key=lambda receipt: receipt.pk), owner)
+        try:
+            _apply_or_fail(sorted(receipts, key=lambda receipt: receipt.pk), owner)
+        except Error:
+            insist(lambda: _release(receipts, owner))
+            raise
     return len(receipts)
 
 
 def _apply_or_fail(receipts: Sequence[Receipt], owner: str) -> None:
     try:
         _apply(receipts, owner)
-    except Exception:  # noqa: BLE001 - whatever a provider's body makes a parser raise
+    except Exception as error:
+        if is_outage(error):  # that is no receipt's fault
+            raise
         # Alone, each stands for itself only.
         if len(receipts) == 1:
             _fail(receipts[0], owner)
@@ -165,6 +173,14 @@ def _fail(receipt: Receipt, owner: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute(_FAIL, parameters)
     logger.warning("receipt failed", extra={"receipt": receipt.pk, "dead": dead}, exc_info=dead)
+
+
+def _release(receipts: Sequence[Receipt], owner: str) -> None:
+    """Give back what the end of the database left leased, as if it had not been claimed."""
+    ids = [receipt.pk for receipt in receipts]
+    Receipt.objects.filter(pk__in=ids, lease_owner=owner, state=ReceiptState.PENDING).update(
+        claimed_until=None, lease_owner="", attempts=F("attempts") - 1
+    )
 
 
 def _bury_killers() -> None:

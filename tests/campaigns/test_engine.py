@@ -26,6 +26,7 @@ from tests.factories import (
     EventTypeFactory,
     event_in,
 )
+from tests.outage import drop_database_connection
 
 pytestmark = pytest.mark.django_db
 
@@ -316,3 +317,23 @@ def test_name_of_an_unregistered_event_is_a_person_s_or_none(
     contact = Contact.objects.get()
     assert contact.name == name
     assert contact.attributes == ({"plan": "pro", "n": 3} if event_type == "identify" else {})
+
+
+@pytest.mark.django_db(transaction=True)
+def test_batch_whose_database_is_lost_comes_again_at_once_and_counts_no_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    CampaignFactory()
+    submit([event_in(f"e{n}") for n in range(3)])
+    process_as_usual = engine._process
+
+    def lose_it_once(events: list[Event], owner: str) -> list[str]:
+        monkeypatch.setattr(engine, "_process", process_as_usual)
+        drop_database_connection()
+        return process_as_usual(events, owner)
+
+    monkeypatch.setattr(engine, "_process", lose_it_once)
+    assert engine.process_batch(limit=10) == 3
+    assert set(Event.objects.values_list("state", "attempts", "error")) == {("pending", 0, "")}
+    assert engine.process_batch(limit=10) == 3
+    assert Message.objects.count() == 3
