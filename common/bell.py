@@ -7,11 +7,12 @@ looks for work, so a row committed after that look rings again and is never left
 
 import logging
 import time
-from functools import cache
+from typing import Any
 
 import redis
 from celery import current_app
-from django.conf import settings
+
+from common.valkey import redis_client
 
 logger = logging.getLogger(__name__)
 
@@ -21,33 +22,39 @@ _PENDING_MS = 2_000
 # pay a connection timeout per request.
 _SULK_SECONDS = 1.0
 
+# Brokers hold what is due later in the worker, and lose or double it if that takes long.
+_LONGEST_COUNTDOWN = 60.0
+
 _silent_until = 0.0
-
-
-@cache
-def redis_client() -> redis.Redis:
-    """The shared Redis client of this process; every call ends within about 0.2 s."""
-    return redis.Redis.from_url(
-        settings.REDIS_URL,
-        socket_timeout=0.2,
-        socket_connect_timeout=0.2,
-        health_check_interval=30,
-    )
 
 
 def ring(*lanes: str) -> None:
     """Wake the workers of these lanes. Call after the commit; never raises, never blocks long."""
+    for lane in lanes:
+        if not _rung(lane, _pending(lane), _PENDING_MS):
+            return
+
+
+def ring_later(lane: str, seconds: float) -> None:
+    """Wake a worker of the lane when something falls due; as `ring`. What is further away than a
+    minute is left to the sweep."""
+    if seconds <= _LONGEST_COUNTDOWN:
+        _rung(lane, f"{_pending(lane)}:later", max(1, int(seconds * 1000)), countdown=seconds)
+
+
+def _rung(lane: str, key: str, silent_ms: int, **options: Any) -> bool:
+    """Send the lane's message unless one is on its way; False when the bell is out of order."""
     global _silent_until
     if time.monotonic() < _silent_until:
-        return
-    for lane in lanes:
-        try:
-            if redis_client().set(_pending(lane), 1, nx=True, px=_PENDING_MS):
-                current_app.send_task(f"drain.{lane}", queue=lane, retry=False, expires=600)
-        except Exception as error:  # noqa: BLE001 - whatever the broker's client raises: the sweep rings
-            _silent_until = time.monotonic() + _SULK_SECONDS
-            logger.warning("bell unheard", extra={"lane": lane, "error": type(error).__name__})
-            return
+        return False
+    try:
+        if redis_client().set(key, 1, nx=True, px=silent_ms):
+            current_app.send_task(f"drain.{lane}", queue=lane, retry=False, expires=600, **options)
+    except Exception as error:  # noqa: BLE001 - whatever the broker's client raises: the sweep rings
+        _silent_until = time.monotonic() + _SULK_SECONDS
+        logger.warning("bell unheard", extra={"lane": lane, "error": type(error).__name__})
+        return False
+    return True
 
 
 def answer(lane: str) -> None:

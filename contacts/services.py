@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
@@ -21,6 +21,14 @@ _MAX_TRAIT = 1_000
 _MOST_ATTRIBUTES = 200
 _ALL = "*"
 _HAVE_PLACES = frozenset({"email", "name", "region"})
+_RECIPIENTS = """
+    SELECT c.id, c.email, c.email_normalized, c.is_active, c.region, s.topics, s.states
+    FROM contacts_contact AS c CROSS JOIN LATERAL (
+        SELECT coalesce(array_agg(topic_id), '{}') AS topics,
+               coalesce(array_agg(state::text), '{}') AS states
+        FROM contacts_subscription WHERE contact_id = c.id) AS s
+    WHERE c.id = ANY(%s)
+"""
 _WRITTEN = ("user_id", "email", "email_normalized", "name", "region", "attributes")
 
 
@@ -207,6 +215,28 @@ def subscription_states(contact_ids: Iterable[int]) -> dict[tuple[int, int], str
     """(contact id, topic id) → granted or withdrawn, where anything is on record. One query."""
     rows = Subscription.objects.filter(contact_id__in=list(contact_ids))
     return {(c, t): state for c, t, state in rows.values_list("contact_id", "topic_id", "state")}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """What has to be known of a person to decide whether a mail may go out, and where to."""
+
+    email: str
+    email_normalized: str | None
+    is_active: bool
+    region: str
+    subscriptions: Mapping[int, str]
+    """By topic id: granted or withdrawn, where anything is on record."""
+
+
+def recipients(contact_ids: Iterable[int]) -> dict[int, Recipient]:
+    """The people with these ids. One query."""
+    with connection.cursor() as cursor:
+        cursor.execute(_RECIPIENTS, [list(contact_ids)])
+        return {
+            pk: Recipient(email, normalized, is_active, region, dict(zip(*said, strict=True)))
+            for pk, email, normalized, is_active, region, *said in cursor.fetchall()
+        }
 
 
 def _as_text(value: Any) -> str:

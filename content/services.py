@@ -1,5 +1,6 @@
 """Drafting, publishing and loading templates."""
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,7 +15,15 @@ from content.exceptions import CannotPublish
 from content.lint import find_problems
 from content.models import Template, TemplateVersion
 
-__all__ = ["CannotPublish", "load_templates", "open_draft", "publish_version"]
+__all__ = [
+    "CannotPublish",
+    "load_templates",
+    "open_draft",
+    "publish_version",
+    "published_versions",
+]
+
+_KEPT_VERSIONS = 256
 
 
 def open_draft(template: Template) -> TemplateVersion:
@@ -46,6 +55,19 @@ def publish_version(version: TemplateVersion, *, by: User | None) -> TemplateVer
         _point_to(template, draft)
     _forget_superseded(template)
     return TemplateVersion.objects.select_related("template").get(pk=draft.pk)
+
+
+def published_versions(ids: Collection[int]) -> dict[int, TemplateVersion]:
+    """The published versions with these ids, each read once per process: they never change."""
+    if missing := [pk for pk in ids if pk not in _published]:
+        _published.update(TemplateVersion.objects.in_bulk(missing))
+    found = {pk: _published[pk] for pk in ids}
+    while len(_published) > _KEPT_VERSIONS:
+        del _published[next(iter(_published))]
+    return found
+
+
+_published: dict[int, TemplateVersion] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,21 +5,20 @@ verdict is noted there. So a crash leaves at most one call in doubt, and a worke
 past its lease finds its right revoked. Without a journal a batch is one message long.
 """
 
-import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from django.conf import settings
 from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 
-from delivery import pace
+from delivery.connections import pool
 from delivery.journal import Journal, JournalLost
 from delivery.models import Provider
 from delivery.outbound import Outbound, OutboundEmail
-from delivery.routes import Route, RouteError, route_of
+from delivery.routes import Route, RouteError
 from delivery.verdicts import Outcome, Verdict, of_connection, verdict_of
 
 # A batch that is slow to hand over gives the rest back rather than outliving its lease or a
@@ -29,10 +28,12 @@ MAX_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Departed:
-    """A message whose hand-over is committed, with the number of this attempt."""
+    """A message whose hand-over is committed, with the number of this attempt and the moment
+    (`time.monotonic`) from which its provider's pace allows it."""
 
     outbound: Outbound
     attempt: int
+    not_before: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,11 @@ class Handed:
     verdict: Verdict
 
 
-def hand_over(departed: Sequence[Departed], journal: Journal | None) -> list[Handed]:
+def hand_over(
+    departed: Sequence[Departed],
+    routes: Mapping[Provider, Route | RouteError],
+    journal: Journal | None,
+) -> list[Handed]:
     """Offer each message to its provider. Those that are missing in the answer were not begun:
     time ran out, or the right to begin them could not be had."""
     deadline = time.monotonic() + min(MAX_SECONDS, settings.LEASE_SECONDS / 2)
@@ -52,54 +57,47 @@ def hand_over(departed: Sequence[Departed], journal: Journal | None) -> list[Han
         groups[item.outbound.provider].append(item)
     handed: list[Handed] = []
     for provider, group in groups.items():
-        try:
-            route = route_of(provider)
-        except RouteError as error:
-            verdict = Verdict(Outcome.RETRY, str(error), retry_after=60.0, spares_attempt=True)
+        route = routes[provider]
+        if isinstance(route, RouteError):
+            verdict = Verdict(Outcome.RETRY, str(route), retry_after=60.0, spares_attempt=True)
             handed.extend(Handed(item, verdict) for item in group)
             continue
-        handed.extend(_through(provider, route, group, journal, deadline))
+        group.sort(key=lambda item: item.not_before)
+        with pool.borrow(provider.key, route) as connection:
+            handed.extend(_through(connection, route.batch_size, group, journal, deadline))
     return handed
 
 
 def _through(
-    provider: Provider,
-    route: Route,
+    connection: BaseEmailBackend,
+    size: int,
     group: Sequence[Departed],
     journal: Journal | None,
     deadline: float,
 ) -> Iterator[Handed]:
-    connection = route.connection()
-    try:
-        for start in range(0, len(group), route.batch_size):
-            chunk = group[start : start + route.batch_size]
-            if not _wait_for_turn(provider, route, len(chunk), deadline):
-                return
-            try:
-                connection.open()
-            except Exception as error:  # noqa: BLE001 - any backend's; nothing was handed over
-                verdict = of_connection(error)
-                yield from (Handed(item, verdict) for item in group[start:])
-                return
-            try:
-                begun = _begin(chunk, journal)
-            except JournalLost:
-                return
-            yield from _call(connection, begun, journal)
-    finally:
-        # A fault while saying goodbye changes nothing about what was accepted.
-        with contextlib.suppress(Exception):
-            connection.close()
+    for start in range(0, len(group), size):
+        chunk = group[start : start + size]
+        if not _wait_until(chunk[-1].not_before, deadline):
+            return
+        try:
+            connection.open()
+        except Exception as error:  # noqa: BLE001 - any backend's; nothing was handed over
+            verdict = of_connection(error)
+            yield from (Handed(item, verdict) for item in group[start:])
+            return
+        try:
+            begun = _begin(chunk, journal)
+        except JournalLost:
+            return
+        yield from _call(connection, begun, journal)
 
 
-def _wait_for_turn(provider: Provider, route: Route, count: int, deadline: float) -> bool:
-    if time.monotonic() >= deadline:
+def _wait_until(moment: float, deadline: float) -> bool:
+    now = time.monotonic()
+    if max(now, moment) >= deadline:
         return False
-    wait = pace.take(provider.key, route.rate_limit, count)
-    if time.monotonic() + wait >= deadline:
-        pace.take(provider.key, route.rate_limit, -count)
-        return False
-    time.sleep(wait)
+    if moment > now:
+        time.sleep(moment - now)
     return True
 
 

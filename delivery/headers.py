@@ -3,12 +3,13 @@
 import hashlib
 import hmac
 import re
-from email.utils import format_datetime, formataddr
+from email.utils import format_datetime
 from uuid import UUID
 
 from django.conf import settings
 
 from common.signing import sign_uuid
+from delivery.mime import mailbox
 from delivery.models import Message, Sender
 from delivery.states import Stream
 
@@ -64,7 +65,7 @@ def _bulk_headers(message: Message, domain: str) -> dict[str, str]:
     return {
         "List-Unsubscribe": f"<{unsubscribe_url(message.pk)}>",
         "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
-        "List-ID": formataddr((name, f"{key}.{domain}")),
+        "List-ID": mailbox(name, f"{key}.{domain}"),
         "Feedback-ID": feedback,
     }
 

@@ -17,28 +17,50 @@ over: not believed. A journal is never required: without Redis a batch is a sing
 """
 
 import json
+import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
 import redis
-from redis.exceptions import RedisError
+from redis.client import Pipeline
+from redis.exceptions import RedisError, ResponseError
 
-from common.bell import redis_client
+from common.valkey import redis_client, script
 from delivery.verdicts import Outcome, Verdict
 
 _KEEP_SECONDS = 86_400
-_SERVER = "server"
-_DURABLE = "durable"
+_POLICY_SECONDS = 1.0
 _BEGUN = "begun"
 _REVOKED = "revoked"
 
-_REVOKE = """
-local server = redis.call('INFO', 'server'):match('run_id:(%x+)')
-local writer, durable = unpack(redis.call('HMGET', KEYS[1], 'server', 'durable'))
-local same = server and writer == server
-if not same and not (durable == '1' and ARGV[1] == '1') then return false end
+# What a server says about itself; `durable` = nothing it has answered can be lost by its end.
+_SELF = """
+local info = redis.call('INFO', 'server') .. redis.call('INFO', 'persistence')
+    .. redis.call('INFO', 'replication')
+local function says(name) return info:match('\\n' .. name .. ':([%w-]+)') end
+local run_id = says('run_id')
+local durable = ARGV[1] == '1' and says('aof_enabled') == '1' and says('connected_slaves') == '0'
+    and says('second_repl_offset') == '-1'
+"""
+
+_OPEN = (
+    _SELF
+    + """
+if KEYS[2] then redis.call('UNLINK', KEYS[2]) end
+redis.call('HSET', KEYS[1], 'server', run_id, 'durable', durable and '1' or '0')
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return 1
+"""
+)
+
+_REVOKE = (
+    _SELF
+    + """
+local writer, was_durable = unpack(redis.call('HMGET', KEYS[1], 'server', 'durable'))
+if not (run_id and writer == run_id) and not (was_durable == '1' and durable) then return false end
 local fates = {}
 for i = 2, #ARGV do
   redis.call('HSETNX', KEYS[1], ARGV[i], 'revoked')
@@ -46,12 +68,7 @@ for i = 2, #ARGV do
 end
 return fates
 """
-
-
-def open_journal(handover_id: UUID) -> "Journal | None":
-    """A journal for a new batch, or None when there is no Redis to keep it."""
-    journal = Journal(handover_id)
-    return journal if journal.open() else None
+)
 
 
 class JournalLost(Exception):
@@ -62,53 +79,68 @@ class Journal:
     """The writing side, held by the worker that hands a batch over."""
 
     def __init__(self, handover_id: UUID) -> None:
-        self._key = _key(handover_id)
+        self.key = _key(handover_id)
         self._client = redis_client()
-
-    def open(self) -> bool:
-        """Start the journal; False when there is no Redis to keep it."""
-        try:
-            server, durable = _server(self._client)
-            if not server:
-                return False
-            pipe = self._client.pipeline(transaction=True)
-            pipe.hset(self._key, mapping={_SERVER: server, _DURABLE: int(durable)})
-            pipe.expire(self._key, _KEEP_SECONDS)
-            pipe.execute()
-        except RedisError:
-            return False
-        return True
+        self._done: list[tuple[UUID, Verdict]] = []
 
     def begin(self, messages: Sequence[UUID]) -> list[bool]:
-        """Claim the right to hand these messages over; False for one that was revoked.
+        """Claim the right to hand these messages over; False for one that was revoked. The
+        outcomes told so far go along.
 
         Raises `JournalLost` when the answer is not known.
         """
+        pipe = self._client.pipeline(transaction=False)
+        self._note(pipe)
+        for message in messages:
+            pipe.hsetnx(self.key, str(message), _BEGUN)
         try:
-            pipe = self._client.pipeline(transaction=False)
-            for message in messages:
-                pipe.hsetnx(self._key, str(message), _BEGUN)
-            return [bool(written) for written in pipe.execute()]
+            written = pipe.execute()
         except RedisError as error:
             raise JournalLost from error
+        self._done.clear()
+        return [bool(right) for right in written[-len(messages) :]]
 
     def done(self, verdicts: Iterable[tuple[UUID, Verdict]]) -> None:
-        """Note outcomes. A failure is no harm: what is begun and not done counts as unknown."""
-        try:
-            entries: dict[Any, Any] = {
-                str(message): json.dumps(asdict(verdict)) for message, verdict in verdicts
-            }
-            if entries:
-                self._client.hset(self._key, mapping=entries)
-        except RedisError:
-            return
+        """Tell outcomes; they are noted with the next `begin`, or by `flush`. Until then a crash
+        leaves these messages, and no others, in doubt."""
+        self._done.extend(verdicts)
 
-    def close(self) -> None:
-        """Forget the batch, once PostgreSQL has its outcomes."""
-        try:
-            self._client.delete(self._key)
-        except RedisError:
-            return  # it expires
+    def flush(self) -> None:
+        """Note what was told, because PostgreSQL has not taken it. A failure is no harm: what is
+        begun and not done counts as unknown."""
+        pipe = self._client.pipeline(transaction=False)
+        self._note(pipe)
+        with suppress(RedisError):
+            pipe.execute()
+
+    def _note(self, pipe: Pipeline) -> None:
+        if self._done:
+            entries: dict[Any, Any] = {
+                str(m): json.dumps(asdict(verdict)) for m, verdict in self._done
+            }
+            pipe.hset(self.key, mapping=entries)
+
+
+def open_journal(handover_id: UUID) -> Journal | None:
+    """A journal for a new batch, or None when there is no Redis to keep it."""
+    journal = Journal(handover_id)
+    superseded = _closed.pop() if _closed else ""
+    keys = [journal.key, superseded] if superseded else [journal.key]
+    try:
+        client = redis_client()
+        script(_OPEN)(keys=keys, args=[int(_syncs_before_it_answers(client)), _KEEP_SECONDS])
+    except RedisError:
+        return None
+    return journal
+
+
+def close_journal(journal: Journal) -> None:
+    """The batch's outcomes are in PostgreSQL: its journal goes when this process opens the next,
+    or expires."""
+    _closed[:] = [journal.key]
+
+
+_closed: list[str] = []
 
 
 def revoke(handover_id: UUID, messages: Sequence[UUID]) -> dict[UUID, Verdict | None]:
@@ -118,9 +150,9 @@ def revoke(handover_id: UUID, messages: Sequence[UUID]) -> dict[UUID, Verdict | 
     """
     unprovable = Verdict(Outcome.UNKNOWN, "the worker died and its journal is lost")
     try:
-        _, durable = _server(redis_client())
+        syncs = _syncs_before_it_answers(redis_client())
         ids = [str(message) for message in messages]
-        fates = redis_client().eval(_REVOKE, 1, _key(handover_id), int(durable), *ids)
+        fates = script(_REVOKE)(keys=[_key(handover_id)], args=[int(syncs), *ids])
     except RedisError:
         fates = None
     if not fates:
@@ -128,23 +160,19 @@ def revoke(handover_id: UUID, messages: Sequence[UUID]) -> dict[UUID, Verdict | 
     return {m: _read(bytes(fate).decode()) for m, fate in zip(messages, fates, strict=True)}
 
 
-def _server(client: redis.Redis) -> tuple[str, bool]:
-    """The server's run id, and whether nothing it has answered can be lost by its end."""
-    pipe = client.pipeline(transaction=False)
-    pipe.info()
-    pipe.config_get("appendfsync")
-    # A managed server may refuse CONFIG; it is then taken for a lazy one.
-    info, config = pipe.execute(raise_on_error=False)
-    if isinstance(info, Exception):
-        raise info
-    durable = (
-        isinstance(config, dict)
-        and config.get("appendfsync") == "always"
-        and info.get("aof_enabled") == 1
-        and info.get("connected_slaves") == 0
-        and info.get("second_repl_offset") == -1
-    )
-    return str(info.get("run_id") or ""), durable
+def _syncs_before_it_answers(client: redis.Redis) -> bool:
+    """`appendfsync always`. A managed server may refuse to say; it is then taken for a lazy one."""
+    global _policy
+    if _policy is None or time.monotonic() > _policy[0]:
+        try:
+            answer = client.config_get("appendfsync").get("appendfsync") == "always"
+        except ResponseError:
+            answer = False
+        _policy = (time.monotonic() + _POLICY_SECONDS, answer)
+    return _policy[1]
+
+
+_policy: tuple[float, bool] | None = None
 
 
 def _read(fate: str) -> Verdict | None:

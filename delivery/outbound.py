@@ -1,5 +1,6 @@
 """From a stored message to the mail Django's backends take."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import formataddr
 from typing import Any
@@ -8,6 +9,7 @@ from uuid import UUID
 from django.core.mail import EmailMultiAlternatives
 
 from content.rendering import RenderedEmail, render
+from delivery import mime
 from delivery.headers import headers_of, unsubscribe_url
 from delivery.models import Message, Provider, Sender
 from delivery.states import Stream
@@ -17,11 +19,16 @@ from delivery.verdicts import Verdict
 class OutboundEmail(EmailMultiAlternatives):
     """A mail that knows which message and which attempt it is, for backends that can use it.
 
-    A backend of ours that knows an individual outcome leaves it in `verdict`.
+    Any Django backend takes it. Backends of ours write `wire`, which is made already, and leave
+    an individual outcome in `verdict`.
     """
 
     message_uuid: UUID
     attempt: int = 0
+    wire: bytes
+    """The whole mail with CRLF line ends, all ASCII."""
+    envelope: tuple[str, str]
+    """The addresses of SMTP's MAIL FROM and RCPT TO."""
     verdict: Verdict | None = None
 
 
@@ -66,13 +73,14 @@ def build_outbound(
     """Render the message into a mail to `address`; raises `RenderError`, or `ValueError` when a
     header cannot be expressed."""
     rendered = render_message(message, sender)
+    headers = headers_of(message, sender)
     email = OutboundEmail(
         subject=rendered.subject,
         body=rendered.text,
         from_email=formataddr((sender.name, sender.email)),
         to=[address],
         reply_to=[sender.reply_to] if sender.reply_to else None,
-        headers=headers_of(message, sender),
+        headers=headers,
     )
     email.attach_alternative(rendered.html, "text/html")
     email.message_uuid = message.pk
@@ -80,6 +88,20 @@ def build_outbound(
     email.metadata = {"message_uuid": str(message.pk)}  # type: ignore[attr-defined]
     if message.origin_campaign:
         email.tags = [message.origin_campaign]  # type: ignore[attr-defined]
-    # Building the MIME form now finds what cannot be sent while nothing has been promised yet.
-    email.message()
+    # Made now, it finds what cannot be sent while nothing has been promised yet.
+    email.wire = mime.alternative(
+        [*_addressing(sender, address, rendered.subject), *headers.items()],
+        text=rendered.text,
+        html=rendered.html,
+        token=message.pk.hex,
+    )
+    email.envelope = (sender.email, address)
     return Outbound(message, provider, email)
+
+
+def _addressing(sender: Sender, address: str, subject: str) -> Iterator[tuple[str, str]]:
+    yield "From", mime.mailbox(sender.name, sender.email)
+    yield "To", mime.mailbox("", address)
+    if sender.reply_to:
+        yield "Reply-To", mime.mailbox("", sender.reply_to)
+    yield "Subject", subject

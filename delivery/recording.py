@@ -2,17 +2,17 @@
 
 import logging
 import random
-import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from uuid import UUID
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection, transaction
 
-from common.postgres import insert_rows
+from common.postgres import insist
 from delivery import transitions
 from delivery.handover import Handed
-from delivery.models import Attempt
+from delivery.journal import Journal
 from delivery.states import MessageState, Reason
 from delivery.transitions import Settled
 from delivery.verdicts import Outcome, Verdict
@@ -21,35 +21,22 @@ logger = logging.getLogger(__name__)
 
 MAX_BACKOFF = 3_600.0
 MAX_OUTAGE_PAUSE = 60.0
-_RECORD_TRIES = 5
 
 
-def record(handed: Sequence[Handed]) -> None:
-    """Settle each message and log the attempt, in one transaction.
+def record(handed: Sequence[Handed], journal: Journal | None) -> None:
+    """Settle each message and log the attempt, in one statement.
 
-    When the database is away the outcomes are offered to it a few times more: they are known
-    here and, if this worker dies too, only in the journal.
+    When the database is away the outcomes are offered to it again and again: they are known here
+    and, should this worker die too, in the journal.
     """
     if not handed:
         return
-    for attempt in range(1, _RECORD_TRIES + 1):
-        try:
-            _write(handed)
-        except (OperationalError, InterfaceError):
-            # Whether the commit went through is not known; the statements are fenced by attempt
-            # number and constraint, so that a second run finds its work done.
-            connection.close()
-            if attempt == _RECORD_TRIES:
-                raise
-            time.sleep(0.2 * 2**attempt)
-        else:
-            return
+    # Fenced by attempt number and constraint: a second run finds its work done.
+    insist(partial(_write, handed), meanwhile=journal.flush if journal else None)
 
 
 def _write(handed: Sequence[Handed]) -> None:
-    with transaction.atomic():
-        moved = transitions.settle([settled_by(h) for h in handed])
-        insert_rows([_attempt(h) for h in handed], ignore_conflicts=True)
+    moved = transitions.settle([settled_by(h) for h in handed])
     if len(moved) < len(handed):
         logger.warning("outcomes without a row", extra={"messages": len(handed) - len(moved)})
 
@@ -65,6 +52,11 @@ def settled(message_id: UUID, attempt: int, verdict: Verdict, *, failures: int) 
 
     `failures` is how many attempts have failed before, the spared ones not counted.
     """
+    move = _move(message_id, attempt, verdict, failures)
+    return replace(move, verdict=verdict.outcome.value)
+
+
+def _move(message_id: UUID, attempt: int, verdict: Verdict, failures: int) -> Settled:
     match verdict.outcome:
         case Outcome.ACCEPTED:
             return Settled(message_id, attempt, MessageState.SENT, esp_id=verdict.esp_id)
@@ -103,14 +95,3 @@ def backoff(attempt: int) -> float:
     failed together does not come back together."""
     ceiling: float = settings.EMAILAUTO.provider.retry.backoff_ms / 1000 * 2 ** min(attempt - 1, 20)
     return random.uniform(0.5, 1.0) * min(ceiling, MAX_BACKOFF)  # noqa: S311 - jitter, no secret
-
-
-def _attempt(handed: Handed) -> Attempt:
-    outbound = handed.departed.outbound
-    return Attempt(
-        message=outbound.message,
-        number=handed.departed.attempt,
-        provider=outbound.provider,
-        verdict=handed.verdict.outcome.value,
-        detail=handed.verdict.detail[:500],
-    )

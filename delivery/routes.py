@@ -52,14 +52,6 @@ def route_of(provider: Provider) -> Route:
     return _anymail(provider.backend, secret, provider.api_url, limit)
 
 
-def route_name(provider: Provider) -> str:
-    """The backend this process reaches the provider through; empty when it is not set up."""
-    try:
-        return route_of(provider).backend
-    except RouteError:
-        return ""
-
-
 def configured_backend() -> str:
     """What "as configured" means in this process: `smtp`, a provider's name, `sandbox`, or
     `missing`: a deployment has to say so before it swallows its mail into the sandbox."""

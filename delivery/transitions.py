@@ -2,16 +2,18 @@
 leaves and, where one is held, the lease; a row that is no longer there is not moved.
 
     queued/retry → claimed → dispatching → sent | retry | failed | dead | unknown
-    claimed → skipped | held | failed | queued        dispatching → queued (provably not begun)
+    claimed → skipped | held | failed | queued (again, or later)
+    dispatching → queued (provably not begun)
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from django.db import connection
 
+from delivery.models import Message
 from delivery.states import MessageState, Reason
 
 
@@ -39,7 +41,7 @@ class Refused:
 @dataclass(frozen=True, slots=True)
 class Settled:
     """The recorded outcome of a hand-over. `attempt` fences it: another attempt's row is left
-    alone. `delay` in seconds, for RETRY."""
+    alone. `delay` in seconds, for RETRY; `verdict` goes into the log of attempts."""
 
     message_id: UUID
     attempt: int
@@ -49,10 +51,11 @@ class Settled:
     esp_id: str = ""
     delay: float = 0.0
     failed: bool = False
+    verdict: str = ""
 
 
 _CLAIM = """
-    UPDATE delivery_message
+    UPDATE delivery_message AS m
     SET state = 'claimed', lease_owner = %(owner)s,
         lease_until = statement_timestamp() + %(lease)s * interval '1 second'
     WHERE id IN (
@@ -60,7 +63,7 @@ _CLAIM = """
         WHERE state IN ('queued', 'retry') AND stream = %(stream)s
               AND due_at <= statement_timestamp() AND (crashes > 0) = %(crashed)s
         ORDER BY due_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
-    RETURNING id
+    RETURNING m.*
 """
 
 _REFUSE = """
@@ -69,6 +72,15 @@ _REFUSE = """
     FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[])
          AS r (id, state, reason, detail)
     WHERE m.id = r.id AND m.state = 'claimed' AND m.lease_owner = %s
+    RETURNING m.id
+"""
+
+_PUT_OFF = """
+    UPDATE delivery_message AS m
+    SET state = 'queued', due_at = statement_timestamp() + p.delay * interval '1 second',
+        lease_owner = '', lease_until = NULL
+    FROM unnest(%s::uuid[], %s::float8[]) AS p (id, delay)
+    WHERE m.id = p.id AND m.state = 'claimed' AND m.lease_owner = %s
     RETURNING m.id
 """
 
@@ -94,20 +106,31 @@ _PROVEN = (
 # Also from `unknown`: if recovery gave the message up while its worker was only slow, that
 # worker's outcome is the proof that was missing. The attempt number is what makes it the same.
 _SETTLE = f"""
-    UPDATE delivery_message AS m
-    SET state = CASE WHEN {_PROVEN} THEN 'sent' ELSE s.state END,
-        reason = CASE WHEN {_PROVEN} THEN '' ELSE s.reason END, detail = s.detail,
-        esp_id = CASE WHEN s.esp_id = '' THEN m.esp_id ELSE s.esp_id END,
-        failures = m.failures + s.failed::int,
-        due_at = statement_timestamp() + s.delay * interval '1 second',
-        sent_at = CASE WHEN s.state = 'sent' OR {_PROVEN}
-                       THEN statement_timestamp() ELSE m.sent_at END,
-        lease_owner = '', lease_until = NULL
-    FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[],
-                %s::float8[], %s::bool[])
-         AS s (id, attempt, state, reason, detail, esp_id, delay, failed)
-    WHERE m.id = s.id AND m.attempts = s.attempt AND m.state IN ('dispatching', 'unknown')
-    RETURNING m.id
+    WITH outcome AS (
+        SELECT * FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[],
+                             %s::float8[], %s::bool[], %s::text[])
+             AS s (id, attempt, state, reason, detail, esp_id, delay, failed, verdict)
+    ), moved AS (
+        UPDATE delivery_message AS m
+        SET state = CASE WHEN {_PROVEN} THEN 'sent' ELSE s.state END,
+            reason = CASE WHEN {_PROVEN} THEN '' ELSE s.reason END, detail = s.detail,
+            esp_id = CASE WHEN s.esp_id = '' THEN m.esp_id ELSE s.esp_id END,
+            failures = m.failures + s.failed::int,
+            due_at = statement_timestamp() + s.delay * interval '1 second',
+            sent_at = CASE WHEN s.state = 'sent' OR {_PROVEN}
+                           THEN statement_timestamp() ELSE m.sent_at END,
+            lease_owner = '', lease_until = NULL
+        FROM outcome AS s
+        WHERE m.id = s.id AND m.attempts = s.attempt AND m.state IN ('dispatching', 'unknown')
+        RETURNING m.id
+    ), logged AS (
+        INSERT INTO delivery_attempt (message_id, number, provider_id, verdict, detail)
+        SELECT s.id, s.attempt, m.provider_id, s.verdict, s.detail
+        FROM outcome AS s JOIN delivery_message AS m ON m.id = s.id
+        WHERE m.provider_id IS NOT NULL AND s.verdict <> ''
+        ON CONFLICT DO NOTHING
+    )
+    SELECT id FROM moved
 """  # noqa: S608 - a constant of this module
 
 _RELEASE = f"""
@@ -115,24 +138,29 @@ _RELEASE = f"""
     SET state = CASE WHEN {_PROVEN} THEN 'sent' ELSE 'queued' END,
         sent_at = CASE WHEN {_PROVEN} THEN statement_timestamp() ELSE m.sent_at END,
         lease_owner = '', lease_until = NULL
-    WHERE m.id = ANY(%s) AND m.state = %s AND m.lease_owner = %s
+    WHERE m.id = ANY(%s) AND m.state = ANY(%s) AND m.lease_owner = %s
     RETURNING m.id
 """  # noqa: S608 - a constant of this module
 
 
-def claim(stream: str, *, owner: str, lease_seconds: int, limit: int, crashed: bool) -> list[UUID]:
+def claim(
+    stream: str, *, owner: str, lease_seconds: int, limit: int, crashed: bool
+) -> list[Message]:
     """due → claimed, oldest first, for messages that have (not) killed a worker before."""
-    rows = _run(
-        _CLAIM,
-        {
-            "stream": stream,
-            "owner": owner,
-            "lease": lease_seconds,
-            "limit": limit,
-            "crashed": crashed,
-        },
-    )
-    return [message_id for (message_id,) in rows]
+    parameters = {
+        "stream": stream,
+        "owner": owner,
+        "lease": lease_seconds,
+        "limit": limit,
+        "crashed": crashed,
+    }
+    return sorted(Message.objects.raw(_CLAIM, parameters), key=lambda m: (m.due_at, m.pk))
+
+
+def put_off(delays: Mapping[UUID, float], *, owner: str) -> set[UUID]:
+    """claimed → queued, due after so many seconds: it was not their turn."""
+    columns = (list(delays), list(delays.values()), owner)
+    return {message_id for (message_id,) in _run(_PUT_OFF, columns)}
 
 
 def refuse(refused: Sequence[Refused], *, owner: str) -> set[UUID]:
@@ -183,13 +211,14 @@ def settle(settled: Sequence[Settled]) -> set[UUID]:
         [s.esp_id[:200] for s in settled],
         [s.delay for s in settled],
         [s.failed for s in settled],
+        [s.verdict for s in settled],
     )
     return {message_id for (message_id,) in _run(_SETTLE, columns)}
 
 
-def release(messages: Iterable[UUID], state: MessageState, *, owner: str) -> set[UUID]:
+def release(messages: Iterable[UUID], *states: MessageState, owner: str) -> set[UUID]:
     """claimed or dispatching → queued, by the worker that holds them and has not begun them."""
-    rows = _run(_RELEASE, (list(messages), state.value, owner))
+    rows = _run(_RELEASE, (list(messages), [state.value for state in states], owner))
     return {message_id for (message_id,) in rows}
 
 

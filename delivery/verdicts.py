@@ -4,8 +4,6 @@ The table is the heart of "at most once": only an outcome that *proves* the prov
 the message may be tried again. Whatever is not understood is `UNKNOWN`.
 """
 
-import smtplib
-import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,8 +63,6 @@ def verdict_of(error: BaseException) -> Verdict:
         return _of_api_error(error)
     if isinstance(error, AnymailRecipientsRefused):
         return Verdict(Outcome.PERMANENT, "the provider refused the recipient")
-    if isinstance(error, smtplib.SMTPException | OSError):
-        return of_smtp(error, body_written=True)
     if isinstance(error, AnymailError | ValueError):
         # Raised while the request is being built: bad header, bad address, unsupported feature.
         return Verdict(Outcome.PERMANENT, f"cannot be expressed: {type(error).__name__}")
@@ -78,20 +74,23 @@ def of_connection(error: BaseException) -> Verdict:
     return Verdict(Outcome.RETRY, f"no connection: {type(error).__name__}", spares_attempt=True)
 
 
-def of_smtp(error: BaseException, *, body_written: bool) -> Verdict:
-    """The verdict for an SMTP fault; `body_written` says whether the message text was on its way.
+def of_smtp_reply(code: int, text: bytes) -> Verdict:
+    """The verdict for a server's negative answer (4xx or 5xx) to whatever command."""
+    detail = f"SMTP {code} {text.decode('ascii', 'replace')}"[:300]
+    if code >= 500:
+        return Verdict(Outcome.PERMANENT, detail)
+    # 421: the server is about to close, which is not the message's fault.
+    return Verdict(Outcome.RETRY, detail, spares_attempt=code == 421)
 
-    Up to the reply to DATA the server cannot have taken the message. Between the final dot and
-    the reply it may have (RFC 1047).
+
+def of_smtp_fault(error: BaseException, *, in_doubt: bool) -> Verdict:
+    """The verdict when there was no answer, or none that can be read; `in_doubt` says whether the
+    message's text was on its way.
+
+    Up to the reply to DATA the server cannot have taken the message. Between the text's first
+    byte and the reply to it, it may have (RFC 1047).
     """
-    code, text = _smtp_reply(error)
-    if code is not None and 400 <= code < 500:
-        return Verdict(Outcome.RETRY, text, spares_attempt=code == 421)
-    if code is not None and code >= 500:
-        return Verdict(Outcome.PERMANENT, text)
-    if isinstance(error, smtplib.SMTPNotSupportedError):
-        return Verdict(Outcome.PERMANENT, "the server lacks an extension the message needs")
-    if body_written:
+    if in_doubt:
         return Verdict(Outcome.UNKNOWN, f"connection lost after the text: {type(error).__name__}")
     return of_connection(error)
 
@@ -154,22 +153,3 @@ def _of_request_failure(error: AnymailRequestsAPIError) -> Verdict:
             return of_connection(reason)
     # Read timeouts, resets, closed keep-alive connections: the request may have been read.
     return Verdict(Outcome.UNKNOWN, f"no answer: {type(cause or error).__name__}")
-
-
-def _smtp_reply(error: BaseException) -> tuple[int | None, str]:
-    if isinstance(error, smtplib.SMTPRecipientsRefused):
-        for code, text in error.recipients.values():
-            return code, _reply_text(code, text)
-    if isinstance(error, smtplib.SMTPResponseException) and isinstance(error.smtp_code, int):
-        # smtplib reports a line it could not parse as code -1.
-        code = error.smtp_code
-        return (code, _reply_text(code, error.smtp_error)) if code >= 400 else (None, "")
-    if isinstance(error, socket.gaierror):
-        return None, "name not resolved"
-    return None, ""
-
-
-def _reply_text(code: int, text: bytes | str) -> str:
-    if isinstance(text, bytes):
-        text = text.decode("ascii", "replace")
-    return f"SMTP {code} {text}"[:300]

@@ -15,7 +15,7 @@ from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from common.bell import redis_client
+from common.valkey import redis_client
 from events.models import Scope
 from monitoring.metrics import exposition
 from monitoring.services import SWEEP, check_database, idle_seconds, is_migrated

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import redis
 from django.conf import settings
 
-from common.bell import redis_client
+from common.valkey import redis_client
 from suppression.models import Suppression
 
 logger = logging.getLogger(__name__)

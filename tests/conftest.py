@@ -8,8 +8,7 @@ import redis
 from celery import current_app
 from django.conf import settings
 
-from common.bell import redis_client
-from common.buckets import forget_scripts
+from common.valkey import forget_client
 
 _connect = socket.socket.connect
 
@@ -33,8 +32,7 @@ def _own_redis_database(request: pytest.FixtureRequest) -> None:
     worker = getattr(request.config, "workerinput", {}).get("workerid", "gw0")
     base = settings.REDIS_URL.rpartition("/")[0]
     settings.REDIS_URL = f"{base}/{10 + int(worker.removeprefix('gw')) % 6}"
-    redis_client.cache_clear()
-    forget_scripts()
+    forget_client()
 
 
 @pytest.fixture(autouse=True)

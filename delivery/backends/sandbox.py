@@ -61,5 +61,10 @@ def _row(email: EmailMessage) -> SandboxMail:
         from_email=str(email.from_email)[:320],
         to_email=", ".join(email.recipients())[:320],
         subject=str(email.subject)[:1000],
-        raw=email.message().as_bytes(linesep="\r\n"),  # type: ignore[call-arg]
+        raw=email.wire if isinstance(email, OutboundEmail) else _wire(email),
     )
+
+
+def _wire(email: EmailMessage) -> bytes:
+    raw: bytes = email.message().as_bytes(linesep="\r\n")  # type: ignore[call-arg]
+    return raw

@@ -58,7 +58,14 @@ def worker(workplace: Workplace) -> Process:
     return workplace.process(
         "worker",
         *("-m", "celery", "-A", "emailauto", "worker", "--loglevel", "INFO"),
-        *("--concurrency", "4", "-Q", _LANES, "--without-mingle", "--without-gossip"),
+        *(
+            "--concurrency",
+            str(max(2, _cores())),
+            "-Q",
+            _LANES,
+            "--without-mingle",
+            "--without-gossip",
+        ),
     )
 
 

@@ -1,17 +1,20 @@
 """Delivery: due messages in, mails out, every outcome recorded."""
 
 from datetime import timedelta
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
 from common.addresses import parse_address
-from common.bell import redis_client
+from common.valkey import redis_client
 from contacts.models import Contact
 from contacts.services import record_consent
 from contacts.states import ConsentState, TopicPolicy
+from content.services import published_versions
+from delivery import transitions
 from delivery.engine import deliver_batch, drain
 from delivery.models import Attempt, Message, SandboxMail, Switch
 from delivery.services import replay_messages, resume_sending, stop_sending
@@ -19,6 +22,7 @@ from delivery.states import Stream
 from suppression.services import SuppressionRequest, suppress_addresses
 from suppression.states import SuppressionReason
 from tests.factories import MessageFactory, ProviderFactory, TemplateFactory, TopicFactory
+from tests.outage import drop_database_connection
 
 pytestmark = pytest.mark.django_db
 
@@ -204,13 +208,14 @@ def test_replay_of_a_failed_message_sends_it() -> None:
 
 def test_number_of_queries_is_the_same_for_1_and_50_messages() -> None:
     topic, template = TopicFactory(), TemplateFactory()
+    published_versions({template.published_id})  # read once per process
     counts = []
     for size in (1, 50):
         MessageFactory.create_batch(
             size, stream=Stream.MARKETING, topic=topic, template_version=template.published
         )
         with CaptureQueriesContext(connection) as queries:
-            assert deliver_batch(Stream.MARKETING, limit=50) == size
+            assert deliver_batch(Stream.MARKETING, limit=50) == (size == 50)
         counts.append(len(queries))
     assert counts[0] == counts[1]
     assert SandboxMail.objects.count() == 51
@@ -225,7 +230,47 @@ def test_without_redis_a_batch_is_one_message(monkeypatch: pytest.MonkeyPatch) -
     assert SandboxMail.objects.count() == 3
 
 
-def test_journal_is_gone_after_the_batch() -> None:
-    MessageFactory.create_batch(2)
+def test_journal_is_gone_once_the_next_is_opened() -> None:
+    for _ in range(3):
+        MessageFactory.create_batch(2)
+        deliver()
+        assert len(list(redis_client().scan_iter("handover:*"))) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("moment", ["load_facts", "open_journal", "transitions.dispatch"])
+def test_batch_whose_database_is_lost_before_the_hand_over_is_due_again_at_once(
+    monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    MessageFactory.create_batch(3)
+    target = f"delivery.{moment}" if "." in moment else f"delivery.engine.{moment}"
+    as_usual = resolve_name(target)
+
+    def lose_it_once(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(target, as_usual)
+        drop_database_connection()
+        return as_usual(*args, **kwargs)
+
+    monkeypatch.setattr(target, lose_it_once)
+    with pytest.raises(OperationalError):
+        deliver_batch(Stream.TRANSACTIONAL, limit=10)
+    assert states() == [("queued", "")] * 3
     deliver()
-    assert list(redis_client().scan_iter("handover:*")) == []
+    assert states() == [("sent", "")] * 3
+    assert SandboxMail.objects.count() == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_outcome_is_recorded_once_the_database_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    MessageFactory()
+    as_usual = transitions.settle
+
+    def lose_it_once(settled: Any) -> Any:
+        monkeypatch.setattr(transitions, "settle", as_usual)
+        drop_database_connection()
+        return as_usual(settled)
+
+    monkeypatch.setattr(transitions, "settle", lose_it_once)
+    deliver()
+    assert states() == [("sent", "")]
+    assert Attempt.objects.count() == 1

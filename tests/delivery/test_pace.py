@@ -1,66 +1,97 @@
-"""The token bucket. At one token per second, 1,000 tokens are a debt no slow machine pays off."""
+"""The token buckets. At one token per second, 1,000 tokens are a debt no slow machine pays off."""
 
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from common.bell import redis_client
-from delivery.pace import take
+from common.buckets import Bucket, LocalBuckets, draw
+from common.valkey import redis_client
+from delivery import pace
 from tests.outage import redis_away
+
+LONG = 1e6
 
 
 def about(seconds: float) -> object:
     return pytest.approx(seconds, abs=100)
 
 
-def test_first_second_is_free_and_what_follows_is_debt() -> None:
-    assert take("p", 50, 50) == 0
-    assert take("p", 50, 50_000) == about(1_000)
-    assert take("p", 50, 50_000) == about(2_000)
+def bucket(name: str = "b", *, rate: float = 1, burst: float = 1) -> Bucket:
+    return Bucket(name, rate, burst)
 
 
-def test_bucket_holds_one_second_and_no_more() -> None:
-    assert take("p", 1, 1_000) == about(1_000)
+def many(count: int, *buckets: Bucket, within: float = LONG) -> list[float]:
+    return draw([buckets] * count, within=within)
+
+
+def test_burst_is_free_and_what_follows_is_debt() -> None:
+    b = bucket(rate=50, burst=50)
+    assert many(50, b) == [0] * 50
+    assert many(50_000, b)[-1] == about(1_000)
+    assert many(50_000, b)[-1] == about(2_000)
+
+
+def test_each_draw_has_its_own_moment() -> None:
+    waits = many(4, bucket(rate=0.01))
+    assert waits[0] == 0
+    assert waits[1:] == [about(100), about(200), about(300)]
+
+
+def test_draw_waits_for_the_slowest_of_its_buckets() -> None:
+    slow, fast = bucket("slow", rate=0.001), bucket("fast", rate=100, burst=100)
+    assert draw([[fast, slow], [fast, slow], [fast]], within=LONG) == [0, about(1_000), 0]
+
+
+def test_draws_that_would_wait_too_long_take_nothing_and_learn_their_turn() -> None:
+    b = bucket(rate=0.01)
+    assert many(4, b, within=150) == [0, about(100), about(200), about(300)]
+    # Two were taken, so the next is where the third would have been.
+    assert many(1, b) == [about(200)]
+
+
+def test_neighbours_with_another_bucket_are_not_held_up() -> None:
+    slow, fast = bucket("slow", rate=0.001), bucket("fast", rate=1_000, burst=1_000)
+    waits = draw([[slow], [slow], [fast], [slow], [fast]], within=1)
+    assert [wait <= 1 for wait in waits] == [True, False, True, False, True]
 
 
 def test_takers_share_one_bucket() -> None:
     with ThreadPoolExecutor(4) as pool:
-        waits = sorted(pool.map(lambda _: take("p", 1, 1_000), range(4)))
+        waits = sorted(pool.map(lambda _: many(1_000, bucket())[-1], range(4)))
     assert waits == [about(1_000), about(2_000), about(3_000), about(4_000)]
 
 
-def test_other_bucket_is_not_in_debt() -> None:
-    take("p", 1, 1_000)
-    assert take("q", 1, 1) == 0
-
-
-def test_tokens_given_back_are_there_for_the_next() -> None:
-    take("p", 1, 1_000)
-    take("p", 1, 1_000)
-    take("p", 1, -1_000)
-    assert take("p", 1, 1_000) == about(2_000)
-
-
-def test_giving_back_more_than_was_taken_saves_up_nothing() -> None:
-    take("p", 1, -1_000)
-    assert take("p", 1, 1_000) == about(1_000)
-
-
 def test_bucket_lost_by_redis_is_full_again_and_no_fuller() -> None:
-    take("p", 1, 1_000)
+    many(1_000, bucket())
     redis_client().flushdb()
-    assert take("p", 1, 1) == 0
-    assert take("p", 1, 1_000) == about(1_000)
+    assert many(1_000, bucket())[::999] == [0, about(1_000)]
 
 
-def test_bucket_nobody_uses_goes_away() -> None:
-    take("p", 100, 1)
-    assert 0 < redis_client().ttl("pace:p") <= 61
+def test_bucket_nobody_uses_goes_away_once_its_debt_is_paid() -> None:
+    many(1, bucket(rate=100, burst=100))
+    assert 0 < redis_client().ttl("b") <= 62
+    many(1_000, bucket("debt"))
+    assert redis_client().ttl("debt") == about(1_060)
 
 
 @pytest.mark.parametrize("hangs", [False, True])
 def test_without_redis_a_provider_is_fed_slower_and_never_at_once(hangs: bool) -> None:
+    ask = [pace.provider_bucket(f"p{hangs}", 100)]
     with redis_away(hangs=hangs):
-        for rate, count in ((1, 1), (100, 1), (100, 100), (10_000, 1)):
-            assert take("p", rate, count) > count / rate
-    assert take("p", 1, 1) == 0
+        waits = pace.take([ask] * 20)
+        assert waits == [pytest.approx(n * 0.1, abs=0.01) for n in range(1, 21)]
+        # The ten that were granted are a debt that the next ones wait behind.
+        assert pace.take([ask])[0] == pytest.approx(1.1, abs=0.3)
+    assert pace.take([ask]) == [0]
+
+
+def test_local_buckets_fill_up_to_their_burst_and_start_empty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("common.buckets.time.monotonic", lambda: now)
+    local, b = LocalBuckets(), bucket(rate=2, burst=3)
+    assert local.draw([[b]] * 2, within=10) == [0.5, 1.0]
+    now = 100.0
+    assert local.draw([[b]] * 5, within=0.6) == [0, 0, 0, 0.5, 1.0]
+    assert local.draw([[b]], within=10) == [1.0]

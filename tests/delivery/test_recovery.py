@@ -6,15 +6,15 @@ from uuid import UUID
 
 import pytest
 
-from common.bell import redis_client
 from common.clock import now
 from common.ids import uuid7
+from common.valkey import redis_client
 from delivery import recovery, transitions
 from delivery.engine import drain
 from delivery.journal import Journal, open_journal, revoke
 from delivery.models import Message, SandboxMail
 from delivery.routes import SMTP as SMTP_ROUTE
-from delivery.routes import route_name
+from delivery.routes import route_of
 from delivery.states import MessageState
 from delivery.transitions import Departure, Settled
 from delivery.verdicts import Outcome, Verdict
@@ -39,7 +39,7 @@ def dispatched(messages: list[Message], *, expired: bool = True) -> UUID:
             Departure(
                 m.pk,
                 m.sender.provider_id,
-                route_name(m.sender.provider),
+                route_of(m.sender.provider).backend,
                 m.email,
                 m.email_normalized,
             )
@@ -106,6 +106,7 @@ def test_only_the_begun_message_of_a_dead_workers_batch_is_unknown() -> None:
             (refused.pk, Verdict(Outcome.PERMANENT, "SMTP 550 no such user")),
         ]
     )
+    journal.flush()
     recovery.recover()
     assert states() == {
         sent.dedupe_key: "sent",
@@ -137,7 +138,8 @@ def test_flushed_journal_makes_the_batch_unknown() -> None:
 
 
 @pytest.fixture(params=["always", "everysec"])
-def log_of_valkey(request: pytest.FixtureRequest) -> Iterator[str]:
+def log_of_valkey(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr("delivery.journal._policy", None)  # what the server said a moment ago
     client = redis_client()
     before = client.config_get("append*")
     client.config_set("appendonly", "yes")

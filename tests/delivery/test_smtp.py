@@ -1,5 +1,6 @@
 """Handing over to an SMTP server: a real one on loopback, and one that breaks at every verb."""
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
 
+from delivery.connections import pool
 from delivery.engine import drain
 from delivery.models import Attempt, Message
-from tests.factories import MessageFactory, ProviderFactory, SenderFactory
+from tests.factories import MessageFactory, ProviderFactory, SenderFactory, TemplateFactory
 
 pytestmark = pytest.mark.django_db
 
@@ -36,6 +38,12 @@ class Inbox:
         if self.data.startswith("250"):
             self.received.append(envelope)
         return self.data
+
+
+@pytest.fixture(autouse=True)
+def _no_kept_connections() -> Iterator[None]:
+    yield
+    pool.close()
 
 
 @pytest.fixture
@@ -132,15 +140,32 @@ def test_missing_secret_is_told_and_uses_up_no_attempt(monkeypatch: pytest.Monke
     assert "TEST_SMTP_URL" in message.detail
 
 
-class Breaking:
-    """A server that plays a dialogue up to a verb and then drops the connection."""
+class Scripted:
+    """A server that speaks by the book but for what it is told: `replies` instead of `250` or
+    `354`, by verb (`dot` for the text's), and `drop_at` a verb, where it hangs up."""
 
-    def __init__(self, drop_at: str) -> None:
+    def __init__(
+        self, *, drop_at: str = "", pipelining: bool = False, replies: dict[str, str] | None = None
+    ) -> None:
         self.drop_at = drop_at
+        self.pipelining = pipelining
+        self.replies = replies or {}
         self.bodies: list[bytes] = []
+        self.sessions = 0
+        self.largest_read = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"smtp://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._peers: list[socket.socket] = []
         threading.Thread(target=self._serve, daemon=True).start()
+
+    def hang_up(self, farewell: bytes = b"") -> None:
+        """End every session, as servers do with idle ones."""
+        while self._peers:
+            peer = self._peers.pop()
+            with contextlib.suppress(OSError):
+                if farewell:
+                    peer.sendall(farewell)
+                peer.shutdown(socket.SHUT_RDWR)
 
     def _serve(self) -> None:
         while True:
@@ -148,7 +173,9 @@ class Breaking:
                 peer, _ = self._listener.accept()
             except OSError:
                 return
-            with peer, peer.makefile("rwb") as stream:
+            self.sessions += 1
+            self._peers.append(peer)
+            with peer, peer.makefile("rwb") as stream, contextlib.suppress(OSError, ValueError):
                 self._talk(stream)
 
     def _talk(self, stream: Any) -> None:
@@ -156,20 +183,26 @@ class Breaking:
             stream.write(line.encode() + b"\r\n")
             stream.flush()
 
-        say("220 breaking")
+        say("220 scripted")
         while line := stream.readline():
             verb = line[:4].upper().decode().strip()
             if verb == self.drop_at:
                 return
-            if verb == "DATA":
-                say("354 go on")
+            if verb == "EHLO" and self.pipelining:
+                say("250-scripted")
+                say("250 PIPELINING")
+                continue
+            usual = {"DATA": "354 go on", "QUIT": "221 bye"}.get(verb, "250 OK")
+            reply = self.replies.get(verb, usual)
+            say(reply)
+            if verb == "DATA" and reply.startswith("354"):
                 body = b""
-                while not body.endswith(b"\r\n.\r\n"):
+                while not body.endswith(b"\r\n.\r\n") and body != b".\r\n":
                     body += stream.readline()
                 self.bodies.append(body)
                 if self.drop_at == "dot":
                     return
-            say("221 bye" if verb == "QUIT" else "250 OK")
+                say(self.replies.get("dot", "250 OK"))
             if verb == "QUIT":
                 return
 
@@ -188,10 +221,11 @@ class Breaking:
         ("QUIT", "sent", 1),
     ],
 )
+@pytest.mark.parametrize("pipelining", [False, True])
 def test_where_the_connection_breaks_decides(
-    monkeypatch: pytest.MonkeyPatch, drop_at: str, state: str, bodies: int
+    monkeypatch: pytest.MonkeyPatch, drop_at: str, state: str, bodies: int, pipelining: bool
 ) -> None:
-    server = Breaking(drop_at)
+    server = Scripted(drop_at=drop_at, pipelining=pipelining)
     smtp_message(monkeypatch, server.url)
     assert deliver().state == state
     # Unknown is not due again, whatever time passes.
@@ -199,3 +233,91 @@ def test_where_the_connection_breaks_decides(
         assert deliver().state == "unknown"
     assert len(server.bodies) == bodies
     server.close()
+
+
+@pytest.mark.parametrize("pipelining", [False, True])
+@pytest.mark.parametrize(
+    ("verb", "reply", "state", "bodies"),
+    [
+        ("MAIL", "451 4.3.0 later", "retry", 0),
+        ("MAIL", "550 5.7.1 not you", "failed", 0),
+        ("RCPT", "550 5.1.1 no such user", "failed", 0),
+        ("RCPT", "450 4.2.0 greylisted", "retry", 0),
+        ("DATA", "503 5.5.1 no valid recipients", "failed", 0),
+        ("dot", "554 5.7.1 spam", "failed", 1),
+        ("dot", "452 4.3.1 full", "retry", 1),
+        # Not an answer to a text: what became of it nobody knows.
+        ("dot", "354 go on", "unknown", 1),
+        ("dot", "what?", "unknown", 1),
+    ],
+)
+def test_reply_to_each_command_decides(
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    reply: str,
+    state: str,
+    bodies: int,
+    pipelining: bool,
+) -> None:
+    server = Scripted(pipelining=pipelining, replies={verb: reply})
+    smtp_message(monkeypatch, server.url)
+    assert deliver().state == state
+    # With pipelining a server may ask for the text all the same; it gets none.
+    assert [body for body in server.bodies if body != b".\r\n"] == server.bodies[-bodies:] * bodies
+    if not pipelining:
+        assert len(server.bodies) == bodies
+
+
+@pytest.mark.parametrize("pipelining", [False, True])
+def test_connection_serves_the_next_mail_after_a_refusal(
+    monkeypatch: pytest.MonkeyPatch, pipelining: bool
+) -> None:
+    server = Scripted(pipelining=pipelining, replies={"RCPT": "550 5.1.1 no such user"})
+    first = smtp_message(monkeypatch, server.url)
+    drain("transactional", budget=5)
+    server.replies = {}
+    MessageFactory.create_batch(3, sender=first.sender)
+    drain("transactional", budget=5)
+    assert list(Message.objects.order_by("pk").values_list("state", flat=True)) == [
+        "failed",
+        *["sent"] * 3,
+    ]
+    assert server.sessions == 1
+
+
+@pytest.mark.parametrize("farewell", [b"", b"421 4.4.2 idle too long\r\n"])
+def test_kept_connection_that_died_meanwhile_is_replaced_unnoticed(
+    monkeypatch: pytest.MonkeyPatch, farewell: bytes
+) -> None:
+    server = Scripted()
+    first = smtp_message(monkeypatch, server.url)
+    drain("transactional", budget=5)
+    server.hang_up(farewell)
+    MessageFactory(sender=first.sender)
+    drain("transactional", budget=5)
+    assert list(Message.objects.values_list("state", "attempts")) == [("sent", 1), ("sent", 1)]
+    assert (server.sessions, len(server.bodies)) == (2, 2)
+
+
+def test_kept_connection_that_dies_after_the_text_is_a_doubt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = Scripted()
+    first = smtp_message(monkeypatch, server.url)
+    drain("transactional", budget=5)
+    server.drop_at = "dot"
+    MessageFactory(sender=first.sender)
+    drain("transactional", budget=5)
+    assert sorted(Message.objects.values_list("state", flat=True)) == ["sent", "unknown"]
+    assert (server.sessions, len(server.bodies)) == (1, 2)
+
+
+def test_lines_that_begin_with_a_dot_arrive(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = TemplateFactory(
+        version__html="<p>a</p>\n.\n..\n.hidden", version__text="a\n.\n..\n.hidden"
+    )
+    smtp_message(monkeypatch, inbox.url, template_version=template.published)
+    assert deliver().state == "sent"
+    mail = message_from_bytes(inbox.received[0].content)
+    text = mail.get_payload(0).get_payload(decode=True).decode()  # type: ignore[union-attr]
+    assert [line for line in text.splitlines() if line.startswith(".")] == [".", "..", ".hidden"]

@@ -7,7 +7,15 @@ from email.utils import format_datetime
 
 import pytest
 
-from delivery.verdicts import Outcome, of_connection, of_smtp, of_status, retry_after, verdict_of
+from delivery.verdicts import (
+    Outcome,
+    of_connection,
+    of_smtp_fault,
+    of_smtp_reply,
+    of_status,
+    retry_after,
+    verdict_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -63,35 +71,41 @@ def test_retry_after_as_a_date() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "written", "outcome"),
+    ("code", "outcome", "spared"),
     [
-        (ConnectionRefusedError(), False, Outcome.RETRY),
-        (TimeoutError(), False, Outcome.RETRY),
-        (ssl.SSLError(), False, Outcome.RETRY),
-        (smtplib.SMTPServerDisconnected("gone"), False, Outcome.RETRY),
-        (smtplib.SMTPServerDisconnected("gone"), True, Outcome.UNKNOWN),
-        (TimeoutError(), True, Outcome.UNKNOWN),
-        (ConnectionResetError(), True, Outcome.UNKNOWN),
-        (smtplib.SMTPConnectError(421, b"busy"), False, Outcome.RETRY),
-        (smtplib.SMTPSenderRefused(451, b"later", "a@b.c"), False, Outcome.RETRY),
-        (smtplib.SMTPSenderRefused(550, b"no", "a@b.c"), False, Outcome.PERMANENT),
-        (smtplib.SMTPRecipientsRefused({"a@b.c": (450, b"greylisted")}), False, Outcome.RETRY),
-        (smtplib.SMTPRecipientsRefused({"a@b.c": (550, b"unknown")}), False, Outcome.PERMANENT),
-        (smtplib.SMTPDataError(452, b"full"), True, Outcome.RETRY),
-        (smtplib.SMTPDataError(554, b"spam"), True, Outcome.PERMANENT),
-        (smtplib.SMTPDataError(-1, b"garbage"), True, Outcome.UNKNOWN),
-        (smtplib.SMTPNotSupportedError("SMTPUTF8"), False, Outcome.PERMANENT),
+        (421, Outcome.RETRY, True),
+        (450, Outcome.RETRY, False),
+        (451, Outcome.RETRY, False),
+        (452, Outcome.RETRY, False),
+        (550, Outcome.PERMANENT, False),
+        (554, Outcome.PERMANENT, False),
     ],
 )
-def test_smtp_fault(error: Exception, written: bool, outcome: Outcome) -> None:
-    assert of_smtp(error, body_written=written).outcome == outcome
+def test_smtp_reply(code: int, outcome: Outcome, spared: bool) -> None:
+    verdict = of_smtp_reply(code, b"because")
+    assert (verdict.outcome, verdict.spares_attempt) == (outcome, spared)
+    assert verdict.detail == f"SMTP {code} because"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError(),
+        TimeoutError(),
+        ssl.SSLError(),
+        smtplib.SMTPServerDisconnected("gone"),
+        smtplib.SMTPResponseException(500, b"Line too long."),
+        smtplib.SMTPException("an answer out of turn"),
+    ],
+)
+def test_smtp_fault_is_in_doubt_once_the_text_is_on_its_way(error: Exception) -> None:
+    assert of_smtp_fault(error, in_doubt=True).outcome == Outcome.UNKNOWN
+    assert of_smtp_fault(error, in_doubt=False).outcome == Outcome.RETRY
 
 
 def test_an_outage_spares_attempts() -> None:
     assert of_connection(ConnectionRefusedError()).spares_attempt
-    assert of_smtp(smtplib.SMTPServerDisconnected(), body_written=False).spares_attempt
-    refused = smtplib.SMTPRecipientsRefused({"a@b.c": (450, b"greylisted")})
-    assert not of_smtp(refused, body_written=False).spares_attempt
+    assert of_smtp_fault(smtplib.SMTPServerDisconnected(), in_doubt=False).spares_attempt
 
 
 def test_what_is_not_understood_is_unknown() -> None:

@@ -7,8 +7,8 @@ import pytest
 from django.test import Client
 
 from common.api import ApiError
-from common.bell import redis_client
 from common.buckets import lease
+from common.valkey import redis_client
 from events import limits
 from events.directory import Producer
 from events.limits import charge

@@ -10,7 +10,7 @@ from django.db import connection
 from django.db.models import F
 from django.test import Client
 
-from common.bell import redis_client
+from common.valkey import redis_client
 from monitoring import services
 from monitoring.models import Heartbeat
 from monitoring.services import SWEEP, beat, idle_seconds

@@ -8,7 +8,7 @@ import pytest
 from django.db import connection, transaction
 
 from common.addresses import address_hash, parse_address
-from common.bell import redis_client
+from common.valkey import redis_client
 from delivery.engine import deliver_batch
 from delivery.models import Message, SandboxMail
 from suppression.mirror import sync_mirror

@@ -7,7 +7,7 @@ import pytest
 from django.db import connection
 from django.test import Client
 
-from common.bell import redis_client
+from common.valkey import redis_client
 from contacts.models import Consent
 from delivery.models import Message
 from suppression.models import Suppression
