@@ -277,6 +277,7 @@ class Rejection(models.Model):
         ]
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["code", "-id"], name="rejection_of_code"),
+            models.Index(fields=["state", "-id"], name="rejection_in_state"),
         ]
 
     def __str__(self) -> str:

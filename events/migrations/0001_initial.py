@@ -342,7 +342,10 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name": "refused event",
-                "indexes": [models.Index(fields=["code", "-id"], name="rejection_of_code")],
+                "indexes": [
+                    models.Index(fields=["code", "-id"], name="rejection_of_code"),
+                    models.Index(fields=["state", "-id"], name="rejection_in_state"),
+                ],
                 "constraints": [
                     models.UniqueConstraint(
                         fields=("source", "event_id", "code"), name="rejection_once_per_reason"

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
@@ -200,6 +201,22 @@ def test_suggestion_fills_the_form_and_saves_nothing(operator: Client) -> None:
     }
     assert json.dumps(suggested, indent=2) in page
     assert _schema(event_type) == ORDER
+
+
+@pytest.mark.django_db
+def test_suggestion_is_for_those_who_may_see_events() -> None:
+    author = User.objects.create_user("author", is_staff=True)
+    author.user_permissions.set(
+        Permission.objects.filter(codename__in=("view_eventtype", "change_eventtype"))
+    )
+    client = Client()
+    client.force_login(author)
+    event_type = EventTypeFactory(schema=ORDER)
+    EventFactory(payload={"secret_habit": "x"})
+    url = reverse("admin:events_eventtype_change", args=[event_type.pk])
+    page = client.get(url, {"suggest": "1"})
+    assert page.status_code == 200
+    assert "secret_habit" not in page.text
 
 
 def test_type_without_events_has_nothing_to_suggest_from(operator: Client) -> None:

@@ -232,6 +232,16 @@ def test_without_valkey_events_are_accepted_and_mailed_once_it_is_back(stack: St
     assert eventually(lambda: stack.states(prefix) == {"sent": 3}, 60), stack.states(prefix)
 
 
+def test_no_log_of_any_process_holds_an_address(stack: Stack) -> None:
+    stack.post(event_document("canary", payload={"email": "canary@example.com", "bad": "\x00"}))
+    twice = "for _ in '12': Contact.objects.create(email_normalized='twice@example.com')"
+    with pytest.raises(subprocess.CalledProcessError):
+        stack.manage(f"from contacts.models import Contact\n{twice}")
+    logs = [path for path in stack.var.rglob("*.log*") if path.is_file()]
+    assert {"web.log", "worker.log", "postgres.log"} <= {path.name for path in logs}
+    assert [path for path in logs if "example.com" in path.read_text(errors="replace")] == []
+
+
 def test_email_url_makes_it_send_to_that_server() -> None:
     received: list[Envelope] = []
 

@@ -25,7 +25,7 @@ from delivery.engine import drain
 from delivery.models import Message, SandboxMail
 from delivery.states import Stream
 from events.dead_letters import replay_dead
-from events.models import Event, EventType, SeenType
+from events.models import ApiKey, Event, EventType, SeenType
 from tests.events.serving import serving
 from tests.factories import CampaignFactory, EventFactory, event_document, make_api_key
 
@@ -161,6 +161,18 @@ def test_a01_slow_clients_hold_nobody_up_and_are_told(
         assert post(client, event_document("quick")).status_code == 202
         assert client.get("/healthz").status_code == 200
         assert {wire.status() for wire in slow[:3]} == {408}
+
+
+def test_a01_body_that_outlives_its_key_is_not_taken(server: str, token: str) -> None:
+    raw = json.dumps(event_document("outlived")).encode()
+    with Wire(server, token, f"Content-Length: {len(raw)}") as wire:
+        wire.say(raw[:-1])
+        time.sleep(0.3)
+        ApiKey.objects.update(revoked_at=now())
+        time.sleep(1.3)  # a known key is believed for a second
+        wire.say(raw[-1:])
+        assert wire.status() == 401
+    assert not Event.objects.exists()
 
 
 def test_a01_memory_stays_flat(server: str, client: httpx.Client) -> None:
