@@ -37,9 +37,14 @@ class Reason(models.TextChoices):
     CONSENT_WITHDRAWN = "consent_withdrawn", "Consent to this topic was withdrawn"
     CAMPAIGN_PAUSED = "campaign_paused", "The campaign is paused"
     CAMPAIGN_STOPPED = "campaign_stopped", "The campaign was stopped"
+    REPUTATION = "reputation", "Too much of it bounced or was called spam"
     KILL_SWITCH = "kill_switch", "Sending is switched off"
     NO_SENDER = "no_sender", "No sender is set up"
-    NO_PROVIDER = "no_provider", "No active provider"
+    NO_PROVIDER = "no_provider", "No active provider for this mail"
+    NO_REGION = "no_region", "No provider may be given this person's data"
+    PROVIDER_DOWN = "provider_down", "The provider is down or asked for a pause"
+    CAP_REACHED = "cap_reached", "A limit per hour or day is used up"
+    WARMING_UP = "warming_up", "The sending domain is being warmed up"
     GATE_FAILED = "gate_failed", "A check failed, so nothing was sent"
     RENDER_FAILED = "render_failed", "The template could not be rendered"
     CRASHED = "crashed", "Workers died again and again on this message"
@@ -51,3 +56,11 @@ class Reason(models.TextChoices):
 
 DUE_STATES = (MessageState.QUEUED, MessageState.RETRY)
 DEAD_LETTER_STATES = (MessageState.FAILED, MessageState.DEAD)
+WAITING_REASONS = (
+    Reason.CAP_REACHED,
+    Reason.WARMING_UP,
+    Reason.NO_SENDER,
+    Reason.NO_PROVIDER,
+    Reason.NO_REGION,
+)
+"""Held until a moment, and then due again by itself."""

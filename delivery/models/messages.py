@@ -1,7 +1,8 @@
-"""Messages and what it takes to send one."""
+"""Messages, what was tried with them, and the sandbox they may end in."""
 
 from typing import ClassVar, Self
 
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -10,102 +11,8 @@ from django.utils.translation import gettext_lazy as _
 from common.ids import uuid7
 from contacts.models import Contact, Topic
 from content.models import TemplateVersion
+from delivery.models.providers import Provider, Sender
 from delivery.states import DUE_STATES, MessageState, Reason, Stream
-
-
-class Provider(models.Model):
-    """A way out: a Django e-mail backend and the env variable that holds its secret."""
-
-    class Backend(models.TextChoices):
-        """`configured` follows EMAIL_URL and the config file; the others are what they say."""
-
-        CONFIGURED = "configured", _("As configured (EMAIL_URL, config file, else sandbox)")
-        SANDBOX = "sandbox", _("Sandbox inbox")
-        SMTP = "smtp", _("SMTP server (URL in the env variable)")
-        POSTMARK = "postmark", "Postmark"
-        SENDGRID = "sendgrid", "SendGrid"
-        MAILGUN = "mailgun", "Mailgun"
-        BREVO = "brevo", "Brevo"
-        RESEND = "resend", "Resend"
-        MAILERSEND = "mailersend", "MailerSend"
-        MAILJET = "mailjet", "Mailjet"
-        SPARKPOST = "sparkpost", "SparkPost"
-        POSTAL = "postal", "Postal"
-
-    key = models.SlugField(max_length=60, unique=True)
-    backend = models.CharField(max_length=20, choices=Backend.choices, default=Backend.CONFIGURED)
-    secret_env = models.CharField(
-        max_length=100,
-        blank=True,
-        help_text=_("Name of the environment variable with the API key or SMTP URL."),
-    )
-    api_url = models.URLField(blank=True, help_text=_("Empty: the provider's own."))
-    rate_limit = models.PositiveIntegerField(
-        null=True, blank=True, help_text=_("Hand-overs per second. Empty: the config file's.")
-    )
-    is_active = models.BooleanField(default=True)
-
-    class Meta:
-        ordering: ClassVar[list[str]] = ["key"]
-
-    def __str__(self) -> str:
-        return self.key
-
-
-class Sender(models.Model):
-    """Who a mail comes from."""
-
-    name = models.CharField(max_length=100)
-    email = models.EmailField()
-    reply_to = models.EmailField(blank=True)
-    postal_address = models.CharField(
-        max_length=300,
-        blank=True,
-        help_text=_("Printed below marketing mail; the law asks for it."),
-    )
-    provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="senders")
-    is_default = models.BooleanField(default=False)
-
-    class Meta:
-        ordering: ClassVar[list[str]] = ["name"]
-        constraints: ClassVar[list[models.BaseConstraint]] = [
-            models.UniqueConstraint(
-                fields=["is_default"], condition=Q(is_default=True), name="one_default_sender"
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.name} <{self.email}>"
-
-
-class Switch(models.Model):
-    """A stop that the gate obeys: everything, one campaign, or one provider.
-
-    Campaigns live above delivery, so a paused campaign says so by a row here, written in the
-    transaction that pauses it.
-    """
-
-    class Target(models.TextChoices):
-        EVERYTHING = "everything", _("Everything")
-        CAMPAIGN = "campaign", _("One campaign")
-        PROVIDER = "provider", _("One provider")
-
-    target = models.CharField(max_length=20, choices=Target.choices)
-    key = models.CharField(
-        max_length=100, blank=True, help_text=_("The campaign's or provider's key.")
-    )
-    reason = models.CharField(max_length=30, choices=Reason.choices, default=Reason.KILL_SWITCH)
-    note = models.CharField(max_length=200, blank=True)
-    created_at = models.DateTimeField(db_default=Now())
-
-    class Meta:
-        constraints: ClassVar[list[models.BaseConstraint]] = [
-            models.UniqueConstraint(fields=["target", "key"], name="one_switch_per_target"),
-        ]
-        verbose_name_plural = "switches"
-
-    def __str__(self) -> str:
-        return f"{self.get_target_display()} {self.key}".strip()
 
 
 class MessageQuerySet(models.QuerySet["Message"]):
@@ -158,6 +65,7 @@ class Message(models.Model):
     crashes = models.PositiveSmallIntegerField(default=0)
     lease_owner = models.CharField(max_length=80, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True)
+    handed_over_at = models.DateTimeField(null=True, blank=True)
     handover_id = models.UUIDField(
         null=True, blank=True, help_text=_("The batch it was handed over in; names its journal.")
     )
@@ -167,7 +75,16 @@ class Message(models.Model):
     route = models.CharField(
         max_length=100, blank=True, help_text=_("The backend it was handed over through.")
     )
+    sending_domain = models.CharField(max_length=253, blank=True)
     esp_id = models.CharField(max_length=200, blank=True)
+    wire_hash = models.BinaryField(
+        null=True, help_text=_("SHA-256 of the mail that was handed over last.")
+    )
+    replay_until = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text=_("Until then the same provider answers a repeated call with the first result."),
+    )
 
     created_at = models.DateTimeField(db_default=Now())
     sent_at = models.DateTimeField(null=True, blank=True)
@@ -179,6 +96,9 @@ class Message(models.Model):
     unsubscribed_at = models.DateTimeField(null=True, blank=True)
 
     objects = MessageQuerySet.as_manager()
+
+    is_too_late = False
+    """Told by the claim: the time of `replay_until` is over."""
 
     class Meta:
         indexes: ClassVar[list[models.Index]] = [
@@ -199,6 +119,7 @@ class Message(models.Model):
             ),
             models.Index(fields=["email_normalized"], name="message_by_email"),
             models.Index(fields=["origin_event_id"], name="message_by_event"),
+            BrinIndex(fields=["sent_at"], name="message_sent"),
             models.Index(fields=["origin_campaign", "-id"], name="message_by_campaign"),
             models.Index(
                 fields=["provider", "esp_id"], name="message_by_esp_id", condition=~Q(esp_id="")

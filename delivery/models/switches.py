@@ -1,0 +1,57 @@
+"""What stops mail by hand."""
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
+
+from delivery.states import Reason
+
+
+class Switch(models.Model):
+    """A stop that the gate obeys: everything, one campaign, or one provider.
+
+    Campaigns live above delivery, so a paused campaign says so by a row here, written in the
+    transaction that pauses it.
+    """
+
+    class Target(models.TextChoices):
+        EVERYTHING = "everything", _("Everything")
+        CAMPAIGN = "campaign", _("One campaign")
+        PROVIDER = "provider", _("One provider")
+        STREAM = "stream", _("One stream of a sending domain")
+
+    target = models.CharField(max_length=20, choices=Target.choices)
+    key = models.CharField(
+        max_length=300, blank=True, help_text=_("The campaign's or provider's key.")
+    )
+    reason = models.CharField(max_length=30, choices=Reason.choices, default=Reason.KILL_SWITCH)
+    note = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["target", "key"], name="one_switch_per_target"),
+        ]
+        verbose_name_plural = "switches"
+
+    def __str__(self) -> str:
+        return f"{self.get_target_display()} {self.key}".strip()
+
+
+class Pardon(models.Model):
+    """What an operator has let go on although it was at fault: mail sent before is not held against
+    it again."""
+
+    target = models.CharField(max_length=20, choices=Switch.Target.choices)
+    key = models.CharField(max_length=300)
+    at = models.DateTimeField()
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["target", "key"], name="one_pardon_per_target"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.target} {self.key}"
