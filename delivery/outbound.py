@@ -1,5 +1,6 @@
 """From a stored message to the mail Django's backends take."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import formataddr
@@ -38,7 +39,13 @@ class Outbound:
 
     message: Message
     provider: Provider
+    sender: Sender
     email: OutboundEmail
+
+    @property
+    def wire_hash(self) -> bytes:
+        """SHA-256 of the mail's bytes."""
+        return hashlib.sha256(self.email.wire).digest()
 
 
 def render_message(message: Message, sender: Sender | None) -> RenderedEmail:
@@ -68,10 +75,10 @@ def context_of(message: Message, sender: Sender | None) -> dict[str, Any]:
 
 
 def build_outbound(
-    message: Message, *, sender: Sender, provider: Provider, address: str
+    message: Message, *, sender: Sender, provider: Provider, address: str, has_metadata: bool
 ) -> Outbound:
     """Render the message into a mail to `address`; raises `RenderError`, or `ValueError` when a
-    header cannot be expressed."""
+    header cannot be expressed. `has_metadata`: the provider takes some."""
     rendered = render_message(message, sender)
     headers = headers_of(message, sender)
     email = OutboundEmail(
@@ -85,7 +92,8 @@ def build_outbound(
     email.attach_alternative(rendered.html, "text/html")
     email.message_uuid = message.pk
     # Anymail passes these on; they come back in the provider's webhooks.
-    email.metadata = {"message_uuid": str(message.pk)}  # type: ignore[attr-defined]
+    if has_metadata:
+        email.metadata = {"message_uuid": str(message.pk)}  # type: ignore[attr-defined]
     if message.origin_campaign:
         email.tags = [message.origin_campaign]  # type: ignore[attr-defined]
     # Made now, it finds what cannot be sent while nothing has been promised yet.
@@ -96,7 +104,7 @@ def build_outbound(
         token=message.pk.hex,
     )
     email.envelope = (sender.email, address)
-    return Outbound(message, provider, email)
+    return Outbound(message, provider, sender, email)
 
 
 def _addressing(sender: Sender, address: str, subject: str) -> Iterator[tuple[str, str]]:

@@ -2,18 +2,28 @@
 environment."""
 
 import os
+import re
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
+from urllib.parse import urlsplit
 
 import environ
+from anymail.backends.base_requests import AnymailRequestsBackend
 from django.conf import settings
-from django.core.mail import get_connection
+from django.core.exceptions import ImproperlyConfigured
 from django.core.mail.backends.base import BaseEmailBackend
+from django.utils.module_loading import import_string
 
+from delivery.backends.http import guarded
 from delivery.models import Provider
+from delivery.providers import TRAITS, Traits
 
 SANDBOX = "delivery.backends.sandbox.SandboxBackend"
 SMTP = "delivery.backends.smtp.SMTPBackend"
+
+_SHORTEST_SECRET = 6
+_SES_HOST = re.compile(r"email\.([a-z0-9-]+)\.amazonaws\.com")
 
 
 class RouteError(Exception):
@@ -24,32 +34,55 @@ class RouteError(Exception):
 class Route:
     """How to reach a provider and what it allows."""
 
-    backend: str
+    traits: Traits
     options: dict[str, Any] = field(default_factory=dict, repr=False)
     rate_limit: int = 100
     """Hand-overs per second, over all workers."""
+    concurrency: int = 1
+    """Hand-overs at once, in one process."""
     batch_size: int = 1
     """Messages per `send_messages` call; above one only where a call is all or nothing."""
 
+    def redacted(self, text: str) -> str:
+        """The text without our secrets, which some servers quote."""
+        for value in self.options.values():
+            if isinstance(value, str) and len(value) >= _SHORTEST_SECRET:
+                text = text.replace(value, "***")
+        return text
+
+    @property
+    def backend(self) -> str:
+        """The import path of the Django e-mail backend."""
+        return self.traits.backend
+
     def connection(self) -> BaseEmailBackend:
         """A fresh, closed connection."""
-        connection: BaseEmailBackend = get_connection(self.backend, **self.options)
+        backend = import_string(self.backend)
+        if issubclass(backend, AnymailRequestsBackend):
+            backend = guarded(backend)
+        connection: BaseEmailBackend = backend(**self.options)
         return connection
 
 
 def route_of(provider: Provider) -> Route:
-    """The route of a provider row; raises `RouteError` when its secret is missing."""
+    """The route of a provider row; raises `RouteError` when it cannot be used as it is set up."""
+    try:
+        return _route_of(provider)
+    except ValueError as error:
+        raise RouteError(f"cannot be used: {type(error).__name__}") from error
+
+
+def _route_of(provider: Provider) -> Route:
     limit = provider.rate_limit or settings.EMAILAUTO.provider.rate_limit
     if provider.backend == Provider.Backend.CONFIGURED:
-        return _configured(limit)
+        return _configured(limit, provider.concurrency)
     if provider.backend == Provider.Backend.SANDBOX:
         return _sandbox(limit)
-    secret = os.environ.get(provider.secret_env, "") if provider.secret_env else ""
-    if not secret:
-        raise RouteError(f"the environment variable {provider.secret_env or '(unnamed)'} is empty")
+    names = [name.strip() for name in provider.secret_env.split(",") if name.strip()]
     if provider.backend == Provider.Backend.SMTP:
-        return _smtp(secret, limit)
-    return _anymail(provider.backend, secret, provider.api_url, limit)
+        (url,) = _secrets(names, 1)
+        return _smtp(url, limit, provider.concurrency)
+    return _anymail(provider.backend, names, provider.api_url, limit, provider.concurrency)
 
 
 def configured_backend() -> str:
@@ -58,30 +91,32 @@ def configured_backend() -> str:
     config = settings.EMAILAUTO.provider
     if settings.EMAIL_URL:
         return "smtp"
-    if config.api_key_env and os.environ.get(config.api_key_env):
+    names = [name.strip() for name in config.api_key_env.split(",") if name.strip()]
+    if names and all(os.environ.get(name) for name in names):
         return config.type
     return "sandbox" if config.type == "sandbox" or settings.SANDBOX_BY_DEFAULT else "missing"
 
 
-def _configured(limit: int) -> Route:
+def _configured(limit: int, concurrency: int) -> Route:
     kind, config = configured_backend(), settings.EMAILAUTO.provider
     if kind == "smtp":
-        return _smtp(settings.EMAIL_URL, limit)
+        return _smtp(settings.EMAIL_URL, limit, concurrency)
     if kind == "sandbox":
         return _sandbox(limit)
     if kind == "missing":
         raise RouteError(f"neither EMAIL_URL nor {config.api_key_env or 'a key'} is set")
-    return _anymail(kind, os.environ[config.api_key_env], config.api_url, limit)
+    names = [name.strip() for name in config.api_key_env.split(",")]
+    return _anymail(kind, names, config.api_url, limit, concurrency)
 
 
 def _sandbox(limit: int) -> Route:
-    return Route(SANDBOX, rate_limit=max(limit, 1_000), batch_size=100)
+    return Route(Traits(SANDBOX), rate_limit=max(limit, 1_000), batch_size=100)
 
 
-def _smtp(url: str, limit: int) -> Route:
+def _smtp(url: str, limit: int, concurrency: int) -> Route:
     try:
         parsed = environ.Env.email_url_config(url)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, ImproperlyConfigured) as error:
         raise RouteError(
             "the SMTP URL is not of the form smtp[+tls|+ssl]://user:password@host:port"
         ) from error
@@ -93,12 +128,48 @@ def _smtp(url: str, limit: int) -> Route:
         "use_tls": bool(parsed.get("EMAIL_USE_TLS")),
         "use_ssl": bool(parsed.get("EMAIL_USE_SSL")),
     }
-    return Route(SMTP, options, limit)
+    return Route(Traits(SMTP), options, limit, concurrency)
 
 
-def _anymail(kind: str, secret: str, api_url: str, limit: int) -> Route:
-    key = "server_token" if kind == "postmark" else "api_key"
-    options = {key: secret}
-    if api_url:
-        options["api_url"] = api_url.rstrip("/") + "/"
-    return Route(f"anymail.backends.{kind}.EmailBackend", options, limit)
+def _anymail(kind: str, names: list[str], api_url: str, limit: int, concurrency: int) -> Route:
+    traits = TRAITS.get(kind)
+    if traits is None:
+        raise RouteError(f"provider.type {kind!r} is none of {', '.join(sorted(TRAITS))}")
+    if traits.needs_api_url and not api_url:
+        raise RouteError(f"{kind} needs the URL of its server")
+    options: dict[str, Any]
+    if kind == "ses":
+        options = _ses_options(names, api_url)
+    else:
+        options = dict(zip(traits.secrets, _secrets(names, len(traits.secrets)), strict=True))
+        if api_url:
+            options["api_url"] = api_url.rstrip("/") + "/"
+    return Route(traits, options, limit, concurrency)
+
+
+def _ses_options(names: list[str], api_url: str) -> dict[str, Any]:
+    if find_spec("boto3") is None:
+        raise RouteError("the library boto3 is not installed (requirements-brokers.txt)")
+    # Without names boto3 searches for itself: its own variables, or the machine's role.
+    keys = _secrets(names, 2) if names else ["", ""]
+    region = _SES_HOST.fullmatch(urlsplit(api_url).hostname or "")
+    here = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    return {
+        "aws_access_key_id": keys[0],
+        "aws_secret_access_key": keys[1],
+        "region_name": region[1] if region else here,
+        "endpoint_url": api_url,
+    }
+
+
+def _secrets(names: list[str], count: int) -> list[str]:
+    if len(names) != count:
+        raise RouteError(
+            f"{count} environment variable{'s have' if count > 1 else ' has'} to be named, "
+            f"not {len(names)}"
+        )
+    values = [os.environ.get(name, "") for name in names]
+    missing = [name for name, value in zip(names, values, strict=True) if not value]
+    if missing:
+        raise RouteError(f"the environment variable {missing[0]} is empty")
+    return values

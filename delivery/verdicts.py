@@ -1,9 +1,10 @@
-"""What a hand-over's outcome means. Pure: exceptions and status codes in, `Verdict` out.
+"""What a hand-over's outcome means. Pure: exceptions and answers in, `Verdict` out.
 
-The table is the heart of "at most once": only an outcome that *proves* the provider did not take
-the message may be tried again. Whatever is not understood is `UNKNOWN`.
+The heart of "at most once": only an outcome that *proves* the provider did not take the message
+may be tried again. Whatever is not understood is `UNKNOWN`.
 """
 
+import json
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,15 +13,19 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 
 import requests
-from anymail.exceptions import (
-    AnymailError,
-    AnymailRecipientsRefused,
-    AnymailRequestsAPIError,
-)
+from anymail.exceptions import AnymailError, AnymailRecipientsRefused, AnymailRequestsAPIError
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
+
+from common.addresses import mask_addresses
+from delivery.providers import STATUSES, Answer, Meaning, Traits
 
 MIN_RETRY_AFTER = 1.0
 MAX_RETRY_AFTER = 3_600.0
+_CLOSED_SECONDS = 60.0
+_LONGEST_DETAIL = 300
+# RFC 4954: authentication required, failed, or needs encryption.
+_NOT_LOGGED_IN = (530, 534, 535, 538)
+_LONGEST_BODY = 100_000
 
 
 class Outcome(StrEnum):
@@ -32,19 +37,33 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Blame(StrEnum):
+    """Whose fault it is that a message was not taken."""
+
+    MESSAGE = "message"
+    PACE = "pace"
+    """Ours, for being too fast: nothing more through this provider for a moment."""
+    ROUTE = "route"
+    """The network's, the account's or its key's: nothing more until that is put right."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The outcome of one hand-over of one message.
 
-    `retry_after` is in seconds and only ever set with RETRY. `spares_attempt` says that the fault
-    is the provider's or the network's, so that an outage does not use up a message's attempts.
+    `retry_after` is in seconds and only ever set with RETRY. Unless the message itself is to
+    blame the attempt does not count, so that an outage does not use them up.
     """
 
     outcome: Outcome
     detail: str = ""
     esp_id: str = ""
     retry_after: float | None = None
-    spares_attempt: bool = False
+    blame: Blame = Blame.MESSAGE
+
+    @property
+    def spares_attempt(self) -> bool:
+        return self.blame != Blame.MESSAGE
 
 
 class HandoverError(Exception):
@@ -55,32 +74,44 @@ class HandoverError(Exception):
         self.verdict = verdict
 
 
-def verdict_of(error: BaseException) -> Verdict:
-    """The verdict for whatever a backend's `send_messages` or `open` raised."""
+def verdict_of(error: BaseException, traits: Traits, *, posted: bool = True) -> Verdict:
+    """The verdict for whatever a backend's `send_messages` raised. `posted`: the request was on its
+    way. Never raises."""
+    try:
+        return _verdict_of(error, traits, posted)
+    except Exception:  # noqa: BLE001 - an answer nobody has thought of
+        return Verdict(Outcome.UNKNOWN, f"not understood: {type(error).__name__}")
+
+
+def _verdict_of(error: BaseException, traits: Traits, posted: bool) -> Verdict:
     if isinstance(error, HandoverError):
         return error.verdict
     if isinstance(error, AnymailRequestsAPIError):
-        return _of_api_error(error)
+        return _of_request(error, traits)
     if isinstance(error, AnymailRecipientsRefused):
         return Verdict(Outcome.PERMANENT, "the provider refused the recipient")
-    if isinstance(error, AnymailError | ValueError):
-        # Raised while the request is being built: bad header, bad address, unsupported feature.
+    if isinstance(error, AnymailError | ValueError) and not posted:
+        # While the request was being built: bad header, bad address, unsupported feature.
         return Verdict(Outcome.PERMANENT, f"cannot be expressed: {type(error).__name__}")
     return Verdict(Outcome.UNKNOWN, type(error).__name__)
 
 
 def of_connection(error: BaseException) -> Verdict:
     """The verdict when no connection came about: nothing was handed over."""
-    return Verdict(Outcome.RETRY, f"no connection: {type(error).__name__}", spares_attempt=True)
+    detail = f"no connection: {type(error).__name__}"
+    return Verdict(Outcome.RETRY, detail, blame=Blame.ROUTE)
 
 
 def of_smtp_reply(code: int, text: bytes) -> Verdict:
     """The verdict for a server's negative answer (4xx or 5xx) to whatever command."""
-    detail = f"SMTP {code} {text.decode('ascii', 'replace')}"[:300]
+    detail = _excerpt(f"SMTP {code} {text.decode('ascii', 'replace')}")
+    if code in _NOT_LOGGED_IN:
+        wait = _CLOSED_SECONDS
+        return Verdict(Outcome.RETRY, detail, retry_after=wait, blame=Blame.ROUTE)
     if code >= 500:
         return Verdict(Outcome.PERMANENT, detail)
     # 421: the server is about to close, which is not the message's fault.
-    return Verdict(Outcome.RETRY, detail, spares_attempt=code == 421)
+    return Verdict(Outcome.RETRY, detail, blame=Blame.PACE if code == 421 else Blame.MESSAGE)
 
 
 def of_smtp_fault(error: BaseException, *, in_doubt: bool) -> Verdict:
@@ -95,23 +126,20 @@ def of_smtp_fault(error: BaseException, *, in_doubt: bool) -> Verdict:
     return of_connection(error)
 
 
-def of_status(status: int, headers: Mapping[str, str]) -> Verdict:
-    """The verdict for an HTTP answer of a provider without idempotency keys."""
-    if 200 <= status < 300:
+def of_answer(
+    status: int, headers: Mapping[str, str], body: str, traits: Traits, *, code: str = ""
+) -> Verdict:
+    """The verdict for an HTTP answer that its backend did not take for success; `code` where the
+    error's code does not stand in the body."""
+    code = code or _code(body, traits)
+    answer = traits.codes.get(code)
+    if answer is None and 200 <= status < 300:
+        # Anymail raises on a 2xx whose body it cannot read; the provider took the mail all the
+        # same, and tells its name for it in its webhooks.
         return Verdict(Outcome.ACCEPTED, f"HTTP {status}")
     wait = retry_after(headers.get("Retry-After"))
-    detail = f"HTTP {status}"
-    if status == 429:
-        return Verdict(Outcome.RETRY, detail, retry_after=wait or 1.0, spares_attempt=True)
-    if status in (401, 402, 403):
-        return Verdict(Outcome.RETRY, detail, retry_after=60.0, spares_attempt=True)
-    if status == 503 and wait is not None:
-        return Verdict(Outcome.RETRY, detail, retry_after=wait)
-    if status == 425:
-        return Verdict(Outcome.RETRY, detail)
-    if status in (408, *range(500, 600)):
-        return Verdict(Outcome.UNKNOWN, detail)
-    return Verdict(Outcome.PERMANENT, detail)
+    answer = answer or traits.statuses.get(status) or STATUSES.get(status) or _usual(status, wait)
+    return _verdict(answer, f"HTTP {status} {code}: {body}", wait)
 
 
 def retry_after(header: str | None) -> float | None:
@@ -135,11 +163,38 @@ def retry_after(header: str | None) -> float | None:
     return min(seconds, MAX_RETRY_AFTER) if seconds >= MIN_RETRY_AFTER else MIN_RETRY_AFTER
 
 
-def _of_api_error(error: AnymailRequestsAPIError) -> Verdict:
+def _usual(status: int, wait: float | None) -> Answer:
+    if 300 <= status < 400:
+        return Answer(Meaning.CLOSED)  # never followed: it would carry the key elsewhere
+    if status == 503 and wait is not None:
+        return Answer(Meaning.SLOWER)
+    return Answer(Meaning.DOUBT if status >= 500 else Meaning.REFUSED)
+
+
+def _verdict(answer: Answer, detail: str, wait: float | None) -> Verdict:
+    detail = _excerpt(detail)
+    match answer.meaning:
+        case Meaning.REFUSED:
+            return Verdict(Outcome.PERMANENT, detail)
+        case Meaning.DOUBT:
+            return Verdict(Outcome.UNKNOWN, detail)
+        case Meaning.LATER:
+            return Verdict(Outcome.RETRY, detail, retry_after=wait or answer.wait)
+        case Meaning.SLOWER:
+            pause = wait or answer.wait or MIN_RETRY_AFTER
+            return Verdict(Outcome.RETRY, detail, retry_after=pause, blame=Blame.PACE)
+        case Meaning.CLOSED:
+            pause = wait or answer.wait or _CLOSED_SECONDS
+            return Verdict(Outcome.RETRY, detail, retry_after=pause, blame=Blame.ROUTE)
+
+
+def _of_request(error: AnymailRequestsAPIError, traits: Traits) -> Verdict:
     if error.response is None:
         return _of_request_failure(error)
-    # Anymail raises on a 2xx whose body it cannot read; the provider took the mail all the same.
-    return of_status(error.response.status_code, error.response.headers)
+    response = error.response
+    # Not `text`: the charset is the server's to invent.
+    body = response.content.decode("utf-8", "replace")
+    return of_answer(response.status_code, response.headers, body, traits)
 
 
 def _of_request_failure(error: AnymailRequestsAPIError) -> Verdict:
@@ -153,3 +208,22 @@ def _of_request_failure(error: AnymailRequestsAPIError) -> Verdict:
             return of_connection(reason)
     # Read timeouts, resets, closed keep-alive connections: the request may have been read.
     return Verdict(Outcome.UNKNOWN, f"no answer: {type(cause or error).__name__}")
+
+
+def _code(body: str, traits: Traits) -> str:
+    """The error code in the body; empty when there is none where it should be."""
+    if not traits.code_at or len(body) > _LONGEST_BODY:
+        return ""
+    try:
+        found = json.loads(body)
+        for step in traits.code_at:
+            found = found[step]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ""
+    return str(found)[:60] if isinstance(found, str | int) else ""
+
+
+def _excerpt(text: str) -> str:
+    """What may be stored and shown of a foreign text: one line, no addresses."""
+    printable = "".join(character if character.isprintable() else " " for character in text[:2_000])
+    return mask_addresses(" ".join(printable.split()))[:_LONGEST_DETAIL]

@@ -1,11 +1,10 @@
 """Log lines: one per record, ids as `key=value`, never an address."""
 
 import logging
-import re
+
+from common.addresses import mask_addresses
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-# Bounded and without "@" in either part: an unbounded one takes seconds over a long token.
-_ADDRESS = re.compile(r"[^\s<>()\"'=,;:@]{1,64}@[^\s<>()\"'=,;@]{1,255}")
 
 
 class LineFormatter(logging.Formatter):
@@ -22,4 +21,4 @@ class LineFormatter(logging.Formatter):
         fields = {k: v for k, v in record.__dict__.items() if k not in _STANDARD}
         extra = "".join(f" {k}={v}" for k, v in fields.items() if k not in {"data", "request"})
         head, newline, trace = super().format(record).partition("\n")
-        return _ADDRESS.sub("***@***", f"{head}{extra}{newline}{trace}")
+        return mask_addresses(f"{head}{extra}{newline}{trace}")

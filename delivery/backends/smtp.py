@@ -6,11 +6,14 @@ made already, in two round trips where the server offers PIPELINING (RFC 2920).
 
 import contextlib
 import smtplib
+import time
 from collections.abc import Sequence
 
+from django.conf import settings
 from django.core.mail import EmailMessage
 from django.core.mail.backends.smtp import EmailBackend
 
+from delivery.backends.http import watchdog
 from delivery.outbound import OutboundEmail
 from delivery.verdicts import HandoverError, of_connection, of_smtp_fault, of_smtp_reply
 
@@ -83,6 +86,25 @@ def _expect(reply: tuple[int, bytes], expected: int) -> None:
         raise smtplib.SMTPException("an answer out of turn")
 
 
+class _OnTime:
+    """Every reply has to be there in time, however slowly it drips."""
+
+    def getreply(self) -> tuple[int, bytes]:
+        watchdog.watch(self, time.monotonic() + settings.EMAIL_TIMEOUT)
+        try:
+            return super().getreply()  # type: ignore[misc, no-any-return]
+        finally:
+            watchdog.forget(self)
+
+
+class _SMTP(_OnTime, smtplib.SMTP):
+    pass
+
+
+class _SMTPS(_OnTime, smtplib.SMTP_SSL):
+    pass
+
+
 class SMTPBackend(EmailBackend):
     """Raises `HandoverError` with a verdict for a mail that is not accepted.
 
@@ -91,12 +113,22 @@ class SMTPBackend(EmailBackend):
     that a fault left in an unknown state is dropped.
     """
 
+    _has_served = False
+
+    @property
+    def connection_class(self) -> type[smtplib.SMTP]:
+        return _SMTPS if self.use_ssl else _SMTP
+
     def open(self) -> bool | None:
         """As Django's, and greet: what the server offers is known from then on."""
         is_new: bool | None = super().open()
         if is_new:
-            self._smtp.ehlo_or_helo_if_needed()
             self._has_served = False
+            try:
+                self._smtp.ehlo_or_helo_if_needed()
+            except BaseException:
+                self._drop()
+                raise
         return is_new
 
     @property

@@ -9,6 +9,7 @@ from django.core.mail.backends.base import BaseEmailBackend
 
 from delivery import connections
 from delivery.connections import ConnectionPool
+from delivery.providers import Traits
 from delivery.routes import Route
 
 
@@ -26,7 +27,7 @@ class Backend(BaseEmailBackend):
 
 
 def route(name: str) -> Route:
-    return Route(f"{__name__}.Backend", {"name": name})
+    return Route(Traits(f"{__name__}.Backend"), {"name": name})
 
 
 def borrowed(pool: ConnectionPool, provider: str, name: str = "a") -> Any:

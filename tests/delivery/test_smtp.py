@@ -2,18 +2,22 @@
 
 import contextlib
 import socket
+import ssl
 import threading
+import time
 from collections.abc import Iterator
 from email import message_from_bytes
 from typing import Any
 
 import pytest
+import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
+from django.db.models.functions import Now
 
 from delivery.connections import pool
 from delivery.engine import drain
-from delivery.models import Attempt, Message
+from delivery.models import Attempt, Circuit, Message
 from tests.factories import MessageFactory, ProviderFactory, SenderFactory, TemplateFactory
 
 pytestmark = pytest.mark.django_db
@@ -40,6 +44,12 @@ class Inbox:
         return self.data
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @pytest.fixture(autouse=True)
 def _no_kept_connections() -> Iterator[None]:
     yield
@@ -49,12 +59,9 @@ def _no_kept_connections() -> Iterator[None]:
 @pytest.fixture
 def inbox() -> Iterator[Inbox]:
     handler = Inbox()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    controller = Controller(handler, hostname="127.0.0.1", port=port)
+    controller = Controller(handler, hostname="127.0.0.1", port=free_port())
     controller.start()
-    handler.url = f"smtp://127.0.0.1:{port}"  # type: ignore[attr-defined]
+    handler.url = f"smtp://127.0.0.1:{controller.port}"  # type: ignore[attr-defined]
     yield handler
     controller.stop()
 
@@ -145,8 +152,17 @@ class Scripted:
     `354`, by verb (`dot` for the text's), and `drop_at` a verb, where it hangs up."""
 
     def __init__(
-        self, *, drop_at: str = "", pipelining: bool = False, replies: dict[str, str] | None = None
+        self,
+        *,
+        drop_at: str = "",
+        pipelining: bool = False,
+        replies: dict[str, str] | None = None,
+        greeting: str = "220 scripted",
+        pause: float = 0.0,
     ) -> None:
+        self.pause = pause
+        self.greeting = greeting
+        self.verbs: list[str] = []
         self.drop_at = drop_at
         self.pipelining = pipelining
         self.replies = replies or {}
@@ -175,17 +191,20 @@ class Scripted:
                 return
             self.sessions += 1
             self._peers.append(peer)
-            with peer, peer.makefile("rwb") as stream, contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError), peer, peer.makefile("rwb") as stream:
                 self._talk(stream)
 
     def _talk(self, stream: Any) -> None:
-        def say(line: str) -> None:
-            stream.write(line.encode() + b"\r\n")
-            stream.flush()
+        def say(text: str) -> None:
+            for line in text.split("\r\n"):
+                stream.write(line.encode() + b"\r\n")
+                stream.flush()
+                time.sleep(self.pause)
 
-        say("220 scripted")
+        say(self.greeting)
         while line := stream.readline():
             verb = line[:4].upper().decode().strip()
+            self.verbs.append(verb)
             if verb == self.drop_at:
                 return
             if verb == "EHLO" and self.pipelining:
@@ -321,3 +340,71 @@ def test_lines_that_begin_with_a_dot_arrive(inbox: Inbox, monkeypatch: pytest.Mo
     mail = message_from_bytes(inbox.received[0].content)
     text = mail.get_payload(0).get_payload(decode=True).decode()  # type: ignore[union-attr]
     assert [line for line in text.splitlines() if line.startswith(".")] == [".", "..", ".hidden"]
+
+
+@pytest.mark.parametrize("greeting", ["421 4.3.2 too busy", "554 5.3.2 no mail here", "what?"])
+def test_e25_greeting_that_turns_us_away_is_no_fault_of_the_message(
+    monkeypatch: pytest.MonkeyPatch, greeting: str
+) -> None:
+    server = Scripted(greeting=greeting)
+    smtp_message(monkeypatch, server.url)
+    message = deliver()
+    assert (message.state, message.failures) == ("retry", 0)
+    assert server.bodies == []
+
+
+def test_e28_tls_that_is_not_offered_is_not_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Scripted()
+    smtp_message(monkeypatch, server.url.replace("smtp:", "smtp+tls:"))
+    assert deliver().state == "retry"
+    assert "MAIL" not in server.verbs
+
+
+def test_e28_certificate_nobody_knows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    handler = Inbox()
+    controller = Controller(
+        handler, hostname="127.0.0.1", port=free_port(), tls_context=context, require_starttls=True
+    )
+    controller.start()
+    try:
+        smtp_message(monkeypatch, f"smtp+tls://127.0.0.1:{controller.port}")
+        assert deliver().state == "retry"
+    finally:
+        controller.stop()
+    assert handler.received == []
+    assert "SSL" in Message.objects.get().detail
+
+
+@pytest.mark.parametrize("reply", ["421 4.3.2 closing", "550 5.7.1 not you"])
+def test_refused_greeting_leaves_no_half_open_connection_behind(
+    monkeypatch: pytest.MonkeyPatch, reply: str
+) -> None:
+    server = Scripted(replies={"EHLO": reply, "HELO": reply})
+    first = smtp_message(monkeypatch, server.url)
+    drain("transactional", budget=5)
+    Circuit.objects.all().delete()
+    MessageFactory.create_batch(3, sender=first.sender)
+    Message.objects.update(due_at=Now())
+    drain("transactional", budget=5)
+    assert set(Message.objects.values_list("state", flat=True)) <= {"retry", "queued"}
+    assert server.bodies == []
+
+
+def test_server_that_wants_a_login_fails_no_mail(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Scripted(replies={"MAIL": "530 5.7.0 Authentication required"})
+    first = smtp_message(monkeypatch, server.url)
+    MessageFactory.create_batch(10, sender=first.sender)
+    drain("transactional", budget=5)
+    assert set(Message.objects.values_list("state", "failures")) == {("retry", 0), ("queued", 0)}
+    assert server.verbs.count("MAIL") == 1
+
+
+def test_reply_that_drips_ends_by_the_clock(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    settings.EMAIL_TIMEOUT = 1
+    endless = "\r\n".join(f"250-extension-{n}" for n in range(40))
+    server = Scripted(replies={"EHLO": endless}, pause=0.1)
+    smtp_message(monkeypatch, server.url)
+    assert deliver().state == "retry"
+    assert "EHLO" in server.verbs

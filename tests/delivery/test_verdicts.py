@@ -1,5 +1,6 @@
 """The verdict table, row by row."""
 
+import json
 import smtplib
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -7,44 +8,117 @@ from email.utils import format_datetime
 
 import pytest
 
+from delivery.providers import TRAITS, Meaning, Traits
 from delivery.verdicts import (
+    Blame,
+    HandoverError,
     Outcome,
+    Verdict,
+    of_answer,
     of_connection,
     of_smtp_fault,
     of_smtp_reply,
-    of_status,
     retry_after,
     verdict_of,
 )
 
+PLAIN = Traits("some.backend")
+SEVEN = {"Retry-After": "7"}
+
 
 @pytest.mark.parametrize(
-    ("status", "headers", "outcome", "spared"),
+    ("status", "headers", "outcome", "blame", "wait"),
     [
-        (200, {}, Outcome.ACCEPTED, False),
-        (202, {}, Outcome.ACCEPTED, False),
-        (400, {}, Outcome.PERMANENT, False),
-        (401, {}, Outcome.RETRY, True),
-        (402, {}, Outcome.RETRY, True),
-        (403, {}, Outcome.RETRY, True),
-        (408, {}, Outcome.UNKNOWN, False),
-        (413, {}, Outcome.PERMANENT, False),
-        (422, {}, Outcome.PERMANENT, False),
-        (425, {}, Outcome.RETRY, False),
-        (429, {}, Outcome.RETRY, True),
-        (429, {"Retry-After": "7"}, Outcome.RETRY, True),
-        (500, {}, Outcome.UNKNOWN, False),
-        (502, {}, Outcome.UNKNOWN, False),
-        (503, {}, Outcome.UNKNOWN, False),
-        (503, {"Retry-After": "7"}, Outcome.RETRY, False),
-        (504, {}, Outcome.UNKNOWN, False),
+        (200, {}, Outcome.ACCEPTED, Blame.MESSAGE, None),
+        (202, {}, Outcome.ACCEPTED, Blame.MESSAGE, None),
+        (301, {}, Outcome.RETRY, Blame.ROUTE, 60),
+        (307, {}, Outcome.RETRY, Blame.ROUTE, 60),
+        (400, {}, Outcome.PERMANENT, Blame.MESSAGE, None),
+        (401, {}, Outcome.RETRY, Blame.ROUTE, 60),
+        (402, {}, Outcome.RETRY, Blame.ROUTE, 60),
+        (403, {}, Outcome.RETRY, Blame.ROUTE, 60),
+        (403, SEVEN, Outcome.RETRY, Blame.ROUTE, 7),
+        (404, {}, Outcome.PERMANENT, Blame.MESSAGE, None),
+        (408, {}, Outcome.UNKNOWN, Blame.MESSAGE, None),
+        (413, {}, Outcome.PERMANENT, Blame.MESSAGE, None),
+        (422, {}, Outcome.PERMANENT, Blame.MESSAGE, None),
+        (425, {}, Outcome.RETRY, Blame.MESSAGE, None),
+        (429, {}, Outcome.RETRY, Blame.PACE, 1),
+        (429, SEVEN, Outcome.RETRY, Blame.PACE, 7),
+        (500, {}, Outcome.UNKNOWN, Blame.MESSAGE, None),
+        (502, {}, Outcome.UNKNOWN, Blame.MESSAGE, None),
+        (503, {}, Outcome.UNKNOWN, Blame.MESSAGE, None),
+        (503, SEVEN, Outcome.RETRY, Blame.PACE, 7),
+        (504, {}, Outcome.UNKNOWN, Blame.MESSAGE, None),
     ],
 )
-def test_http_status(status: int, headers: dict[str, str], outcome: Outcome, spared: bool) -> None:
-    verdict = of_status(status, headers)
-    assert (verdict.outcome, verdict.spares_attempt) == (outcome, spared)
-    if "Retry-After" in headers:
-        assert verdict.retry_after == 7
+def test_http_status(
+    status: int, headers: dict[str, str], outcome: Outcome, blame: Blame, wait: float | None
+) -> None:
+    verdict = of_answer(status, headers, "", PLAIN)
+    assert (verdict.outcome, verdict.blame, verdict.retry_after) == (outcome, blame, wait)
+
+
+def body_with(code: str, traits: Traits) -> str:
+    """A JSON body with this code where the provider puts it."""
+    found: object = int(code) if code.isdigit() else code
+    for step in reversed(traits.code_at):
+        found = [found] if isinstance(step, int) else {step: found}
+    return json.dumps(found)
+
+
+ROWS = [
+    (kind, code, answer)
+    for kind, traits in TRAITS.items()
+    for code, answer in traits.codes.items()
+    if kind != "ses"  # its codes do not stand in the body
+]
+
+
+@pytest.mark.parametrize(("kind", "code", "answer"), ROWS, ids=[f"{k}-{c}" for k, c, _ in ROWS])
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_code_of_a_provider_counts_more_than_its_status(
+    kind: str, code: str, answer: object, status: int
+) -> None:
+    expected = {
+        Meaning.REFUSED: (Outcome.PERMANENT, Blame.MESSAGE),
+        Meaning.LATER: (Outcome.RETRY, Blame.MESSAGE),
+        Meaning.SLOWER: (Outcome.RETRY, Blame.PACE),
+        Meaning.CLOSED: (Outcome.RETRY, Blame.ROUTE),
+        Meaning.DOUBT: (Outcome.UNKNOWN, Blame.MESSAGE),
+    }
+    traits = TRAITS[kind]
+    verdict = of_answer(status, {}, body_with(code, traits), traits)
+    assert (verdict.outcome, verdict.blame) == expected[traits.codes[code].meaning]
+    assert code in verdict.detail
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "<html>",
+        "{",
+        "[]",
+        "null",
+        '{"name": null}',
+        '{"name": ["rate"]}',
+        "[" * 90_000,
+        "9" * 5_000,
+    ],
+)
+def test_body_that_holds_no_code_leaves_it_to_the_status(body: str) -> None:
+    assert of_answer(422, {}, body, TRAITS["resend"]).outcome == Outcome.PERMANENT
+    assert of_answer(500, {}, body, TRAITS["resend"]).outcome == Outcome.UNKNOWN
+
+
+def test_what_is_stored_of_an_answer_is_one_short_line_without_addresses() -> None:
+    body = "no such user\n<ada@example.com>\x00\x1b[31m " + "x" * 5_000
+    detail = of_answer(400, {}, body, PLAIN).detail
+    assert "ada@" not in detail
+    assert detail.isprintable()
+    assert len(detail) <= 300
+    assert "no such user" in detail
 
 
 @pytest.mark.parametrize(
@@ -57,6 +131,7 @@ def test_http_status(status: int, headers: dict[str, str], outcome: Outcome, spa
         ("-3", 1),
         ("99999999", 3600),
         ("nan", 1),
+        ("inf", 3600),
         ("soon", 1),
         ("Fri, 99 Foo 2026 99:99:99 GMT", 1),
     ],
@@ -71,20 +146,20 @@ def test_retry_after_as_a_date() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "outcome", "spared"),
+    ("code", "outcome", "blame"),
     [
-        (421, Outcome.RETRY, True),
-        (450, Outcome.RETRY, False),
-        (451, Outcome.RETRY, False),
-        (452, Outcome.RETRY, False),
-        (550, Outcome.PERMANENT, False),
-        (554, Outcome.PERMANENT, False),
+        (421, Outcome.RETRY, Blame.PACE),
+        (450, Outcome.RETRY, Blame.MESSAGE),
+        (451, Outcome.RETRY, Blame.MESSAGE),
+        (452, Outcome.RETRY, Blame.MESSAGE),
+        (550, Outcome.PERMANENT, Blame.MESSAGE),
+        (554, Outcome.PERMANENT, Blame.MESSAGE),
     ],
 )
-def test_smtp_reply(code: int, outcome: Outcome, spared: bool) -> None:
-    verdict = of_smtp_reply(code, b"because")
-    assert (verdict.outcome, verdict.spares_attempt) == (outcome, spared)
-    assert verdict.detail == f"SMTP {code} because"
+def test_smtp_reply(code: int, outcome: Outcome, blame: Blame) -> None:
+    verdict = of_smtp_reply(code, b"because of <ada@example.com>")
+    assert (verdict.outcome, verdict.blame) == (outcome, blame)
+    assert verdict.detail == f"SMTP {code} because of <***@***>"
 
 
 @pytest.mark.parametrize(
@@ -109,4 +184,10 @@ def test_an_outage_spares_attempts() -> None:
 
 
 def test_what_is_not_understood_is_unknown() -> None:
-    assert verdict_of(RuntimeError("?")).outcome == Outcome.UNKNOWN
+    assert verdict_of(RuntimeError("?"), PLAIN).outcome == Outcome.UNKNOWN
+    assert verdict_of(KeyError("?"), PLAIN).outcome == Outcome.UNKNOWN
+
+
+def test_verdict_a_backend_brings_along_stands() -> None:
+    verdict = Verdict(Outcome.PERMANENT, "because")
+    assert verdict_of(HandoverError(verdict), PLAIN) is verdict

@@ -1,0 +1,80 @@
+"""Anymail's SES backend without boto3's hidden retries: of a call that got no answer nobody knows
+what became of it, and boto3 would make it again."""
+
+from typing import Any
+
+from anymail.backends import amazon_ses
+from anymail.exceptions import AnymailAPIError
+from botocore import exceptions as boto
+from botocore.config import Config
+from django.conf import settings
+from django.core.mail import EmailMessage
+
+from delivery.providers import TRAITS
+from delivery.verdicts import HandoverError, Outcome, Verdict, of_answer, of_connection
+
+_NOT_REACHED = (
+    boto.ConnectTimeoutError,
+    boto.EndpointConnectionError,
+    boto.NoCredentialsError,
+    boto.PartialCredentialsError,
+    boto.ProxyConnectionError,
+    boto.SSLError,
+)
+
+
+class SESBackend(amazon_ses.EmailBackend):
+    """`region_name`, `endpoint_url` and the keys as boto3 names them; all may be left to boto3's
+    own search (environment, instance role)."""
+
+    def __init__(self, *, fail_silently: bool = False, **options: Any) -> None:
+        config = Config(
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            connect_timeout=min(10, settings.EMAIL_TIMEOUT),
+            read_timeout=settings.EMAIL_TIMEOUT,
+        )
+        given = {name: value for name, value in options.items() if value}
+        super().__init__(fail_silently=fail_silently, client_params={"config": config, **given})
+
+    has_posted = False
+    """The request of the current mail was on its way."""
+
+    def build_message_payload(self, message: EmailMessage, defaults: Any) -> Any:
+        """As Anymail's."""
+        self.has_posted = False
+        return super().build_message_payload(message, defaults)
+
+    def parse_recipient_status(self, response: Any, payload: Any, message: EmailMessage) -> Any:
+        """As Anymail's; SES has taken what it answers to, in whatever shape."""
+        try:
+            return super().parse_recipient_status(response, payload, message)
+        except Exception as error:
+            verdict = Verdict(Outcome.ACCEPTED, "an answer in another shape")
+            raise HandoverError(verdict) from error
+
+    def post_to_esp(self, payload: Any, message: EmailMessage) -> Any:
+        """As Anymail's; raises `HandoverError`."""
+        self.has_posted = True
+        try:
+            return super().post_to_esp(payload, message)
+        except AnymailAPIError as error:
+            raise HandoverError(_verdict(error.__cause__)) from error
+
+
+def _verdict(cause: BaseException | None) -> Verdict:
+    if isinstance(cause, _NOT_REACHED):
+        return of_connection(cause)
+    if isinstance(cause, boto.ParamValidationError):
+        return Verdict(Outcome.PERMANENT, "cannot be expressed: ParamValidationError")
+    if not isinstance(cause, boto.ClientError):
+        return Verdict(Outcome.UNKNOWN, f"no answer: {type(cause).__name__}")
+    told = cause.response.get("Error", {})
+    about = cause.response.get("ResponseMetadata", {})
+    headers = {name.title(): value for name, value in about.get("HTTPHeaders", {}).items()}
+    return of_answer(
+        about.get("HTTPStatusCode", 500),
+        headers,
+        str(told.get("Message", "")),
+        TRAITS["ses"],
+        code=str(told.get("Code", "")),
+    )

@@ -1,0 +1,186 @@
+"""What is known of each provider: how it is reached, and what its answers mean. Data only.
+
+Sources: the providers' public API references, read as documentation is: what they do not promise
+is not relied on. Only an answer that *proves* the provider did not take the mail is listed as
+anything but a doubt; see `verdicts` for what happens to the rest.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+_HOUR = 3_600.0
+
+
+class Meaning(Enum):
+    """What an answer says about the mail, and whose fault it is."""
+
+    REFUSED = "refused"
+    """Not taken, and never will be: this mail, this recipient."""
+    LATER = "later"
+    """Not taken now; the mail may be offered again."""
+    SLOWER = "slower"
+    """Not taken: too many at once. Nothing more for a moment."""
+    CLOSED = "closed"
+    """Not taken: the account, its key, its quota or its sender. Nothing more until that is
+    put right."""
+    DOUBT = "doubt"
+    """It may have been taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The meaning of one error code; `wait` in seconds where the provider tells no time itself."""
+
+    meaning: Meaning
+    wait: float | None = None
+
+
+_REFUSED, _LATER = Answer(Meaning.REFUSED), Answer(Meaning.LATER)
+_SLOWER, _CLOSED, _DOUBT = (Answer(m) for m in (Meaning.SLOWER, Meaning.CLOSED, Meaning.DOUBT))
+_QUOTA = Answer(Meaning.CLOSED, wait=_HOUR)
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """One provider. `codes` are looked up before the HTTP status; they are what `code_at` leads
+    to in the JSON body of an error: keys from the outside in, `0` for the first of a list."""
+
+    backend: str
+    secrets: tuple[str, ...] = ("api_key",)
+    """The backend's options that the environment variables of a provider row fill, in order."""
+    needs_api_url: bool = False
+    code_at: tuple[str | int, ...] = ()
+    codes: Mapping[str, Answer] = field(default_factory=dict)
+    statuses: Mapping[int, Answer] = field(default_factory=dict)
+    """Where its HTTP statuses mean something else than everybody's."""
+    has_metadata: bool = True
+    """Takes our message's id along and brings it back in its webhooks; else the Message-ID does."""
+    idempotent_seconds: float = 0.0
+    """How long a repeated call with the same key is answered with the first result."""
+
+
+TRAITS: Mapping[str, Traits] = {
+    "ses": Traits(
+        "delivery.backends.ses.SESBackend",
+        secrets=("aws_access_key_id", "aws_secret_access_key"),
+        codes={
+            "TooManyRequestsException": _SLOWER,
+            "Throttling": _SLOWER,
+            "ThrottlingException": _SLOWER,
+            "LimitExceededException": _QUOTA,
+            "AccountSuspendedException": _CLOSED,
+            "SendingPausedException": _CLOSED,
+            "MailFromDomainNotVerifiedException": _CLOSED,
+            "NotFoundException": _CLOSED,
+            "AccessDeniedException": _CLOSED,
+            "AccessDenied": _CLOSED,
+            "ExpiredTokenException": _CLOSED,
+            "InvalidClientTokenId": _CLOSED,
+            "InvalidSignatureException": _CLOSED,
+            "MissingAuthenticationTokenException": _CLOSED,
+            "SignatureDoesNotMatch": _CLOSED,
+            "UnrecognizedClientException": _CLOSED,
+            "OptInRequired": _CLOSED,
+            "BadRequestException": _REFUSED,
+            "MessageRejected": _REFUSED,
+            "InvalidParameterValue": _REFUSED,
+            "ValidationException": _REFUSED,
+        },
+    ),
+    "postmark": Traits(
+        "anymail.backends.postmark.EmailBackend",
+        secrets=("server_token",),
+        code_at=("ErrorCode",),
+        codes={
+            "10": _CLOSED,  # bad or missing token
+            "100": _LATER,  # maintenance
+            "300": _REFUSED,
+            "400": _CLOSED,  # sender signature not found
+            "401": _CLOSED,  # sender signature not confirmed
+            "405": _QUOTA,  # not allowed to send: out of credits
+            "406": _REFUSED,  # inactive recipient
+            "409": _REFUSED,
+            "411": _REFUSED,
+            "412": _CLOSED,  # account pending
+            "413": _CLOSED,  # account may not send
+            "429": _SLOWER,
+            "1235": _CLOSED,  # message stream not found
+        },
+    ),
+    "sendgrid": Traits("anymail.backends.sendgrid.EmailBackend"),
+    "mailgun": Traits(
+        "anymail.backends.mailgun.EmailBackend",
+        statuses={404: _CLOSED},  # the sender's domain is not one of this account
+    ),
+    "brevo": Traits(
+        "delivery.backends.keyed.BrevoBackend",
+        code_at=("code",),
+        codes={
+            "not_enough_credits": _QUOTA,
+            "account_under_validation": _CLOSED,
+            "unauthorized": _CLOSED,
+            "permission_denied": _CLOSED,
+        },
+        idempotent_seconds=30 * 60,
+    ),
+    "resend": Traits(
+        "delivery.backends.keyed.ResendBackend",
+        code_at=("name",),
+        codes={
+            "daily_quota_exceeded": _QUOTA,
+            "monthly_quota_exceeded": _QUOTA,
+            "rate_limit_exceeded": _SLOWER,
+            # The first call with this key is still being worked on: ask again what came of it.
+            "concurrent_idempotent_requests": _DOUBT,
+            # Another mail was sent under this key.
+            "invalid_idempotent_request": _DOUBT,
+            "security_error": _REFUSED,
+        },
+        idempotent_seconds=24 * _HOUR,
+    ),
+    "mailersend": Traits(
+        "anymail.backends.mailersend.EmailBackend", secrets=("api_token",), has_metadata=False
+    ),
+    "mailjet": Traits("anymail.backends.mailjet.EmailBackend", secrets=("api_key", "secret_key")),
+    "sparkpost": Traits(
+        "anymail.backends.sparkpost.EmailBackend",
+        code_at=("errors", 0, "code"),
+        codes={
+            "7001": _CLOSED,  # sending domain not configured
+            "1902": _REFUSED,  # message generation rejected
+        },
+        statuses={420: _QUOTA},
+    ),
+    "postal": Traits(
+        "anymail.backends.postal.EmailBackend",
+        needs_api_url=True,
+        has_metadata=False,
+        # It answers 200 and says in the body that it did not take the mail.
+        code_at=("data", "code"),
+        codes={
+            "AccessDenied": _CLOSED,
+            "InvalidServerAPIKey": _CLOSED,
+            "ServerSuspended": _CLOSED,
+            "UnauthenticatedFromAddress": _CLOSED,
+            "AttachmentMissingData": _REFUSED,
+            "AttachmentMissingName": _REFUSED,
+            "FromAddressMissing": _REFUSED,
+            "NoContent": _REFUSED,
+            "NoRecipients": _REFUSED,
+            "TooManyToAddresses": _REFUSED,
+            "ValidationError": _REFUSED,
+        },
+    ),
+}
+
+STATUSES: Mapping[int, Answer] = {
+    401: _CLOSED,
+    402: _CLOSED,
+    403: _CLOSED,
+    408: _DOUBT,
+    425: _LATER,
+    429: _SLOWER,
+}
+"""What HTTP statuses mean with everybody. Besides: 2xx accepted, 503 with Retry-After later,
+other 5xx a doubt, other 4xx refused."""

@@ -1,0 +1,214 @@
+"""Every provider's backend, through the engine, against a server that answers as it does."""
+
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from delivery.engine import drain
+from delivery.models import Attempt, Message
+from delivery.providers import TRAITS
+from delivery.routes import RouteError, route_of
+from tests.delivery.fakeesp import ADDRESS, Answer, FakeESP, fake_esp
+from tests.factories import ContactFactory, MessageFactory, ProviderFactory, SenderFactory
+
+pytestmark = pytest.mark.django_db
+
+NAMES = {kind: [f"TEST_{option}".upper() for option in t.secrets] for kind, t in TRAITS.items()}
+
+
+@pytest.fixture(autouse=True)
+def _secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for names in NAMES.values():
+        for name in names:
+            monkeypatch.setenv(name, f"secret-of-{name}")
+
+
+def message_through(esp: FakeESP, kind: str, **fields: Any) -> Message:
+    provider = ProviderFactory(
+        key=kind, backend=kind, api_url=esp.url, secret_env=", ".join(NAMES[kind])
+    )
+    contact = ContactFactory(email=ADDRESS, email_normalized=ADDRESS)
+    return MessageFactory(sender=SenderFactory(provider=provider), contact=contact, **fields)
+
+
+def deliver() -> Message:
+    drain("transactional", budget=5)
+    return Message.objects.get()
+
+
+@pytest.mark.parametrize("kind", TRAITS)
+def test_mail_is_taken_and_its_name_there_is_kept(kind: str) -> None:
+    with fake_esp(kind) as esp:
+        message_through(esp, kind, origin_campaign="welcome")
+        message = deliver()
+    assert message.state == "sent", message.detail
+    # SendGrid names nothing in its answer; Anymail gives the mail a name of its own.
+    assert message.esp_id == "esp-1" or (kind == "sendgrid" and UUID(message.esp_id))
+    assert esp.ledger == {message.pk: 1}
+    ((headers, body),) = esp.requests
+    keys = [f"secret-of-{name}" for name in NAMES[kind]]
+    # SES signs with its key, Mailgun and Mailjet use HTTP Basic; the others send it in a header.
+    if kind not in ("ses", "mailgun", "mailjet"):
+        assert keys[0] in " ".join(headers.values())
+    assert b"secret-of" not in body
+
+
+@pytest.mark.parametrize("kind", TRAITS)
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (Answer(400, "no"), "failed"),
+        (Answer(401, "no"), "retry"),
+        (Answer(429, "slow", {"Retry-After": "30"}), "retry"),
+        (Answer(500, "oops"), "unknown"),
+        (Answer(502, "<html>bad gateway"), "unknown"),
+    ],
+    ids=lambda value: str(getattr(value, "status", value)),
+)
+def test_status_of_each_provider_decides(kind: str, answer: Answer, state: str) -> None:
+    if TRAITS[kind].idempotent_seconds and state == "unknown":
+        state = "retry"  # and is asked again under the same key
+    with fake_esp(kind) as esp:
+        esp.script = [answer]
+        message_through(esp, kind)
+        message = deliver()
+    assert message.state == state, message.detail
+    # Once: no library repeats a call behind our back.
+    assert len(esp.requests) == 1
+    assert Attempt.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "state", "reason"),
+    [
+        ("postmark", Answer(422, {"ErrorCode": 406, "Message": "inactive"}), "failed", "refused"),
+        ("postmark", Answer(422, {"ErrorCode": 405, "Message": "no credits"}), "retry", ""),
+        ("sparkpost", Answer(420, {"errors": [{"message": "Exceed Sending Limit"}]}), "retry", ""),
+        ("resend", Answer(429, {"name": "daily_quota_exceeded"}), "retry", ""),
+        ("brevo", Answer(400, {"code": "not_enough_credits"}), "retry", ""),
+        ("mailgun", Answer(404, {"message": "Domain not found"}), "retry", ""),
+        # 200, and yet not taken.
+        (
+            "postal",
+            Answer(200, {"status": "error", "data": {"code": "ValidationError"}}),
+            "failed",
+            "refused",
+        ),
+        (
+            "postal",
+            Answer(200, {"status": "error", "data": {"code": "ServerSuspended"}}),
+            "retry",
+            "",
+        ),
+        (
+            "mailjet",
+            Answer(200, {"Messages": [{"Status": "error", "Errors": [{"ErrorCode": "x"}]}]}),
+            "failed",
+            "refused",
+        ),
+        (
+            "ses",
+            Answer(400, {"message": "paused"}, {"x-amzn-ErrorType": "SendingPausedException"}),
+            "retry",
+            "",
+        ),
+        (
+            "ses",
+            Answer(400, {"message": "virus"}, {"x-amzn-ErrorType": "MessageRejected"}),
+            "failed",
+            "refused",
+        ),
+        (
+            "ses",
+            Answer(400, {"message": "slow"}, {"x-amzn-ErrorType": "TooManyRequestsException"}),
+            "retry",
+            "",
+        ),
+    ],
+)
+def test_what_only_this_provider_says(kind: str, answer: Answer, state: str, reason: str) -> None:
+    with fake_esp(kind) as esp:
+        esp.script = [answer]
+        message_through(esp, kind)
+        message = deliver()
+    assert (message.state, message.reason) == (state, reason), message.detail
+    assert len(esp.requests) == 1
+
+
+@pytest.mark.parametrize("kind", ["resend", "brevo"])
+def test_repeated_call_carries_the_same_key_and_the_same_mail(kind: str) -> None:
+    with fake_esp(kind) as esp:
+        esp.script = [Answer(500, "oops", takes=True)]
+        message_through(esp, kind)
+        assert deliver().state == "retry"
+        Message.objects.update(due_at=Message.objects.get().created_at)
+        message = deliver()
+    assert message.state == "sent"
+    assert message.replay_until is None
+    first, second = esp.requests
+    assert first[1] == second[1]
+    if kind == "resend":
+        assert [h["Idempotency-Key"] for h, _ in esp.requests] == [str(message.pk)] * 2
+    else:
+        assert json.loads(first[1])["headers"]["idempotencyKey"] == str(message.pk)
+
+
+def test_secret_that_is_missing_or_one_too_many_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TEST_SECRET_KEY")
+    both = ProviderFactory.build(backend="mailjet", secret_env="TEST_API_KEY, TEST_SECRET_KEY")
+    with pytest.raises(RouteError, match="TEST_SECRET_KEY is empty"):
+        route_of(both)
+    with pytest.raises(RouteError, match="2 environment variables have to be named, not 1"):
+        route_of(ProviderFactory.build(backend="mailjet", secret_env="TEST_API_KEY"))
+    with pytest.raises(RouteError, match="postal needs the URL of its server"):
+        route_of(ProviderFactory.build(backend="postal", secret_env="TEST_API_KEY"))
+
+
+@pytest.mark.parametrize(
+    ("url", "region"),
+    [
+        ("https://email.eu-west-1.amazonaws.com", "eu-west-1"),
+        ("", "ap-south-1"),
+        ("http://127.0.0.1:1", "ap-south-1"),
+    ],
+)
+def test_region_of_ses_is_that_of_its_url(
+    monkeypatch: pytest.MonkeyPatch, url: str, region: str
+) -> None:
+    monkeypatch.setenv("AWS_REGION", "ap-south-1")
+    route = route_of(ProviderFactory.build(backend="ses", api_url=url, secret_env=""))
+    assert route.options["region_name"] == region
+
+
+def test_ledger_knows_our_mails() -> None:
+    with fake_esp() as esp:
+        uuid = UUID("01a210ac-5ef5-78e4-8dd2-f91924a4e871")
+        esp.take(f'"Message-ID": "<{uuid}.75fcbe65@example.com>"'.encode())
+    assert esp.ledger == {uuid: 1}
+
+
+@pytest.mark.parametrize("body", [{}, "", "not json", {"MessageId": None}, {"MessageId": 7}])
+def test_ses_has_taken_what_it_answers_to_in_whatever_shape(body: Any) -> None:
+    with fake_esp("ses") as esp:
+        esp.script = [Answer(200, body, takes=True)]
+        message_through(esp, "ses")
+        message = deliver()
+    assert message.state == "sent", message.detail
+    assert esp.ledger == {message.pk: 1}
+
+
+@pytest.mark.parametrize(
+    ("backend", "secret", "url"),
+    [("smtp", "sk-live-123", ""), ("smtp", "smtp://", ""), ("ses", "", "http://[::1")],
+)
+def test_nonsense_in_a_providers_row_is_told_and_kills_no_mail(
+    monkeypatch: pytest.MonkeyPatch, backend: str, secret: str, url: str
+) -> None:
+    monkeypatch.setenv("TEST_URL", secret)
+    name = "TEST_URL" if secret else ""
+    provider = ProviderFactory(key="odd", backend=backend, secret_env=name, api_url=url)
+    MessageFactory(sender=SenderFactory(provider=provider))
+    message = deliver()
+    assert (message.state, message.crashes) == ("retry", 0), message.detail
