@@ -1,13 +1,15 @@
 """May this message leave, now, to this address?
 
 Asked twice with the same function: when a message is claimed, and again inside the transaction
-that commits its hand-over, where the answer is binding. Loading the facts is three queries for
-any number of messages; deciding is pure. An exception in a check means: do not send.
+that commits its hand-over, where the answer is binding. Loading the facts is five queries for any
+number of messages, refreshing them three; deciding is pure. An exception in a check means: do not
+send.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
 
 from django.conf import settings
 
@@ -15,11 +17,15 @@ from common.addresses import address_hash
 from contacts.models import Topic
 from contacts.services import Recipient, recipients
 from contacts.states import ConsentState, TopicPolicy
-from delivery.models import Message, Provider, Switch
-from delivery.senders import Senders
+from delivery.models import Message, Sender, Switch
+from delivery.routing import NoWay, Router, Way, load_router
+from delivery.senders import Senders, load_senders
 from delivery.states import MessageState, Reason, Stream
 from suppression.services import suppressed_scopes
 from suppression.states import scopes_blocking
+
+# Nobody is told when a sender or a provider is set up; what waits for one asks now and then.
+_LOOK_AGAIN = 300.0
 
 logger = logging.getLogger(__name__)
 
@@ -27,32 +33,59 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why a message does not leave, and the state it is put into: `skipped` is final, `held`
-    waits for an operator or for what stopped it to go away."""
+    waits for an operator or for what stopped it to go away, `queued` for `delay` seconds."""
 
     reason: Reason
     state: MessageState = MessageState.SKIPPED
     detail: str = ""
+    delay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything the gate needs to know about a batch, as it stood at one moment."""
+    """Everything the gate needs to know about a batch, as it stood at one moment.
+
+    `ways` is the gate's own note of the way out it found for a message; the second time it is
+    asked about the message, the way stands.
+    """
 
     recipients: Mapping[int, Recipient]
     suppressed: Mapping[bytes, frozenset[str]]
     switches: Mapping[tuple[str, str], Switch]
     senders: Senders
+    router: Router
+    ways: dict[UUID, Way] = field(default_factory=dict)
 
 
-def load_facts(messages: Sequence[Message], senders: Senders) -> Facts:
-    """The facts about these messages' recipients and what is switched off. Three queries."""
+def load_facts(messages: Sequence[Message]) -> Facts:
+    """The facts about these messages. Six queries, with limits or warm-ups up to eight."""
+    switches = active_switches()
+    stopped = {key for target, key in switches if target == Switch.Target.PROVIDER}
+    return _facts(messages, switches, load_senders(messages), load_router(stopped), {})
+
+
+def refreshed(facts: Facts, messages: Sequence[Message]) -> Facts:
+    """The facts as they stand now about the people and what is switched off; the ways found
+    remain. Three queries."""
+    return _facts(messages, active_switches(), facts.senders, facts.router, facts.ways)
+
+
+def _facts(
+    messages: Sequence[Message],
+    switches: Mapping[tuple[str, str], Switch],
+    senders: Senders,
+    router: Router,
+    ways: dict[UUID, Way],
+) -> Facts:
     found = recipients({message.contact_id for message in messages})
     hashes = {address_hash(r.email_normalized) for r in found.values() if r.email_normalized}
     return Facts(
         recipients=found,
         suppressed=suppressed_scopes(hashes),
-        switches={(switch.target, switch.key): switch for switch in Switch.objects.all()},
+        switches=switches,
         senders=senders,
+        router=router,
+        ways=ways,
     )
 
 
@@ -70,26 +103,62 @@ def refusal_of(message: Message, facts: Facts) -> Refusal | None:
     return None
 
 
-def _switched_off(message: Message, facts: Facts) -> Refusal | None:
-    sender = facts.senders.of(message)
-    keys = [(Switch.Target.EVERYTHING, ""), (Switch.Target.CAMPAIGN, message.origin_campaign)]
+def active_switches() -> Mapping[tuple[str, str], Switch]:
+    """What is switched off now, by target and key. One query."""
+    return {(switch.target, switch.key): switch for switch in Switch.objects.all()}
+
+
+def stopping(
+    message: Message,
+    sender: Sender | None,
+    providers: Iterable[str],
+    switches: Mapping[tuple[str, str], Switch],
+) -> Switch | None:
+    """The switch that stops this message on its way through one of these providers, or None."""
+    keys: list[tuple[str, str]] = [
+        (Switch.Target.EVERYTHING, ""),
+        (Switch.Target.CAMPAIGN, message.origin_campaign),
+        *((Switch.Target.PROVIDER, key) for key in providers),
+    ]
     if sender is not None:
-        keys.append((Switch.Target.PROVIDER, sender.provider.key))
-    for target, key in keys:
-        switch = facts.switches.get((target, key))
-        if switch is not None:
-            stopped = switch.reason == Reason.CAMPAIGN_STOPPED
-            state = MessageState.SKIPPED if stopped else MessageState.HELD
-            return Refusal(Reason(switch.reason), state, switch.note)
-    return None
+        keys.append((Switch.Target.STREAM, f"{message.stream}:{sender.domain}"))
+    return next((switches[key] for key in keys if key in switches), None)
+
+
+def _switched_off(message: Message, facts: Facts) -> Refusal | None:
+    providers = []
+    sender = facts.senders.of(message)
+    if sender is not None:
+        providers.append(sender.provider.key)
+    if message.pk in facts.ways:
+        providers.append(facts.ways[message.pk].provider.key)
+    switch = stopping(message, sender, providers, facts.switches)
+    if switch is None:
+        return None
+    stopped = switch.reason == Reason.CAMPAIGN_STOPPED
+    state = MessageState.SKIPPED if stopped else MessageState.HELD
+    return Refusal(Reason(switch.reason), state, switch.note)
 
 
 def _routable(message: Message, facts: Facts) -> Refusal | None:
+    if message.pk in facts.ways:
+        return None
     sender = facts.senders.of(message)
     if sender is None:
-        return Refusal(Reason.NO_SENDER, MessageState.HELD)
-    if not sender.provider.is_active:
-        return Refusal(Reason.NO_PROVIDER, MessageState.HELD, sender.provider.key)
+        return Refusal(Reason.NO_SENDER, MessageState.HELD, delay=_LOOK_AGAIN)
+    way = facts.router.choose(message, sender, facts.recipients[message.contact_id])
+    if isinstance(way, NoWay):
+        is_down = way.reason == Reason.PROVIDER_DOWN
+        state = MessageState.QUEUED if is_down else MessageState.HELD
+        return Refusal(way.reason, state, way.detail, way.seconds)
+    facts.ways[message.pk] = way
+    return None
+
+
+def _in_time(message: Message, _facts: Facts) -> Refusal | None:
+    # By the database's clock, as it was claimed. The provider would take it for a new mail.
+    if message.is_too_late:
+        return Refusal(Reason.OUTCOME_UNKNOWN, MessageState.UNKNOWN)
     return None
 
 
@@ -133,11 +202,4 @@ def _unsuppressed(message: Message, facts: Facts) -> Refusal | None:
 
 
 # Cheapest and widest first; the order is what a marketer reads as *the* reason.
-_CHECKS = (_switched_off, _reachable, _consented, _unsuppressed, _routable)
-
-
-def provider_of(message: Message, facts: Facts) -> Provider:
-    """The provider of a message that the gate let pass."""
-    sender = facts.senders.of(message)
-    assert sender is not None  # _routable has asked
-    return sender.provider
+_CHECKS = (_switched_off, _in_time, _reachable, _consented, _unsuppressed, _routable)

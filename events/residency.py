@@ -2,7 +2,7 @@
 
 import fnmatch
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -48,8 +48,12 @@ def may_hold(*regions: str) -> bool:
     known = [region for region in regions if region]
     if not known:
         return bool(residency.unknown == "accept")
-    permitted = _pattern(tuple(residency.regions))
-    return all(permitted.fullmatch(region.lower()) for region in known)
+    return all(permits(residency.regions, region) for region in known)
+
+
+def permits(patterns: Iterable[str], region: str) -> bool:
+    """Whether one of the patterns, such as `eu-*`, is that of the region; case does not count."""
+    return _pattern(tuple(patterns)).fullmatch(region.lower()) is not None
 
 
 @lru_cache(maxsize=8)
