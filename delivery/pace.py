@@ -19,6 +19,11 @@ def provider_bucket(provider: str, rate: float) -> Bucket:
     return Bucket(f"pace:{provider}", rate, max(rate, 1.0))
 
 
+def mailbox_bucket(provider: str, domain: str, mailboxes: str, rate: float) -> Bucket:
+    """What one mailbox provider takes of a sending domain through a provider."""
+    return Bucket(f"pace:{provider}:{domain}:{mailboxes}", rate, max(rate, 1.0))
+
+
 def take(draws: Sequence[Sequence[Bucket]]) -> list[float]:
     """For each message, which takes a token of each of its buckets, the seconds until it may
     leave. More than `WITHIN_SECONDS`: nothing was taken, and it should ask again by then.

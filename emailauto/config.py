@@ -12,6 +12,8 @@ import msgspec
 import yaml
 from django.core.exceptions import ImproperlyConfigured
 
+from delivery.mailboxes import MAILBOX_PROVIDERS
+
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -27,6 +29,13 @@ class Retry(Section, frozen=True):
     backoff_ms: Positive = 1000
 
 
+class OnUnknown(Section, frozen=True):
+    """What to do with a mail of which nobody knows whether the provider took it, per stream."""
+
+    transactional: Literal["keep", "resend"] = "keep"
+    marketing: Literal["keep", "resend"] = "keep"
+
+
 class ProviderConfig(Section, frozen=True):
     """The default provider: an Anymail backend's name, and the env variable with its key."""
 
@@ -35,7 +44,12 @@ class ProviderConfig(Section, frozen=True):
     api_url: str = ""
     rate_limit: Positive = 100
     """Hand-overs per second, over all workers."""
+    mailbox_rates: dict[str, Positive] = {}
+    """Hand-overs per second to each mailbox provider, from each sending domain through each
+    provider; those that are not named have no limit of their own."""
     retry: Retry = Retry()
+    on_unknown: OnUnknown = OnUnknown()
+    """`resend`: rather twice than not at all."""
 
 
 class Queue(Section, frozen=True):
@@ -123,9 +137,15 @@ def load_config(path: Path) -> Config:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ImproperlyConfigured(f"{path}: cannot be read as YAML: {error}") from error
     try:
-        return msgspec.convert({} if document is None else document, Config)
+        config = msgspec.convert({} if document is None else document, Config)
     except msgspec.ValidationError as error:
         raise ImproperlyConfigured(f"{path}: {_with_key_path(str(error))}") from error
+    if unknown := sorted(config.provider.mailbox_rates.keys() - set(MAILBOX_PROVIDERS)):
+        known = ", ".join(MAILBOX_PROVIDERS)
+        raise ImproperlyConfigured(
+            f"{path}: provider.mailbox_rates.{unknown[0]}: is none of {known}"
+        )
+    return config
 
 
 def _with_key_path(reason: str) -> str:

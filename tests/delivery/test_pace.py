@@ -1,12 +1,24 @@
 """The token buckets. At one token per second, 1,000 tokens are a debt no slow machine pays off."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import msgspec
 import pytest
+import time_machine
+from django.db import connection
+from django.db.models.functions import Now
 
 from common.buckets import Bucket, LocalBuckets, draw
 from common.valkey import redis_client
-from delivery import pace
+from delivery import pace, recovery
+from delivery.engine import deliver_batch, drain
+from delivery.mailboxes import _DOMAINS, mailbox_provider
+from delivery.models import Message
+from tests.delivery.fakeesp import fake_esp
+from tests.factories import ContactFactory, MessageFactory, ProviderFactory, SenderFactory
 from tests.outage import redis_away
 
 LONG = 1e6
@@ -95,3 +107,94 @@ def test_local_buckets_fill_up_to_their_burst_and_start_empty(
     now = 100.0
     assert local.draw([[b]] * 5, within=0.6) == [0, 0, 0, 0.5, 1.0]
     assert local.draw([[b]], within=10) == [1.0]
+
+
+@pytest.mark.django_db
+def test_mailbox_provider_with_a_rate_is_fed_by_it_and_holds_up_nobody_else(
+    settings: Any,
+) -> None:
+    provider = msgspec.structs.replace(settings.EMAILAUTO.provider, mailbox_rates={"gmail": 1})
+    settings.EMAILAUTO = msgspec.structs.replace(settings.EMAILAUTO, provider=provider)
+    for n in range(4):
+        for domain in ("gmail.com", "example.com"):
+            address = f"u{n}@{domain}"
+            MessageFactory(contact=ContactFactory(email=address, email_normalized=address))
+    deliver_batch("transactional", limit=25)
+    sent = Message.objects.filter(state="sent").values_list("email", flat=True)
+    assert sum(address.endswith("@example.com") for address in sent) == 4
+    # One at once, and one more that was worth waiting a second for.
+    assert 1 <= sum(address.endswith("@gmail.com") for address in sent) <= 2
+    waiting = Message.objects.filter(state="queued", due_at__gt=Now())
+    assert waiting.count() == 8 - len(sent)
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("ada@gmail.com", "gmail"),
+        ("ada@googlemail.com", "gmail"),
+        ("ada@hotmail.co.uk", "microsoft"),
+        ("ada@aol.com", "yahoo"),
+        ("ada@web.de", "united_internet"),
+        ("ada@example.com", "other"),
+        ("ada@notgmail.com", "other"),
+        ("", "other"),
+    ],
+)
+def test_address_belongs_to_a_mailbox_provider(address: str, name: str) -> None:
+    assert mailbox_provider(address) == name
+
+
+def test_no_domain_belongs_to_two_mailbox_providers() -> None:
+    domains = [domain for names in _DOMAINS.values() for domain in names.split()]
+    assert len(domains) == len(set(domains))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_r15_no_window_sees_more_than_rate_and_burst_however_many_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TEST_KEY", "a key")
+    with fake_esp() as esp:
+        taken_at: list[float] = []
+        take = esp.take
+
+        def noting(body: bytes) -> None:
+            taken_at.append(time.monotonic())
+            take(body)
+
+        esp.take = noting  # type: ignore[method-assign]
+        provider = ProviderFactory(
+            key="esp", backend="postmark", api_url=esp.url, secret_env="TEST_KEY", rate_limit=10
+        )
+        MessageFactory.create_batch(45, sender=SenderFactory(provider=provider))
+
+        def worker(_: int) -> None:
+            try:
+                deadline = time.monotonic() + 60
+                while len(taken_at) < 45 and time.monotonic() < deadline:
+                    drain("transactional", budget=1)
+                    time.sleep(0.05)
+            finally:
+                connection.close()
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(worker, range(4)))
+    assert Message.objects.filter(state="sent").count() == 45
+    assert set(esp.ledger.values()) == {1}
+    for start in taken_at:
+        assert sum(start <= at < start + 1 for at in taken_at) <= 10 + 10 + 1
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("minutes", [-10, 10])
+def test_r13_clock_of_the_worker_does_not_count(minutes: int) -> None:
+    message = MessageFactory()
+    later = MessageFactory()
+    Message.objects.filter(pk=later.pk).update(due_at=Now() + timedelta(minutes=5))
+    with time_machine.travel(datetime.now(UTC) + timedelta(minutes=minutes), tick=True):
+        drain("transactional", budget=5)
+        recovery.recover()
+        drain("transactional", budget=5)
+    assert Message.objects.get(pk=message.pk).state == "sent"
+    assert Message.objects.get(pk=later.pk).state == "queued"

@@ -51,6 +51,8 @@ VALUES: dict[str, Any] = {
         "api_url": "",
         "rate_limit": 100,
         "retry": {"max_attempts": 3, "backoff_ms": 1000},
+        "mailbox_rates": {},
+        "on_unknown": {"transactional": "keep", "marketing": "keep"},
     },
     "queues": {
         "marketing_events": {

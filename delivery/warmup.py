@@ -1,0 +1,255 @@
+"""Warm-up: a plan's daily caps per provider, sending domain and mailbox provider.
+
+A day is climbed only after a day that was used and went well; a bad day costs two. Days are UTC's.
+The caps are quotas like the others and as hard; an hour may take a fifth of a day.
+"""
+
+import logging
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from django.db import connection, transaction
+
+from delivery.mailboxes import mailbox_provider
+from delivery.models import Quota, Warmup, WarmupStage
+from delivery.quotas import DAY, HOUR, Limit
+from delivery.rates import at_least
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "warmup:"
+HOURS_SHARE = 5
+ENOUGH_USED = 0.7
+MOST_BOUNCES = 0.02
+MOST_COMPLAINTS = 0.001
+MOST_DEFERRALS = 0.05
+STEPS_BACK = 2
+IDLE_DAYS = 30
+RESTART_SHARE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """What became of a day's mail to one mailbox provider."""
+
+    sent: int = 0
+    bounces: int = 0
+    complaints: int = 0
+    deferrals: int = 0
+
+
+Key = tuple[int, str]
+"""Provider's id and sending domain."""
+
+
+class Warmups:
+    """The warm-ups that are going on, as they stood at one moment."""
+
+    def __init__(self, warmups: Iterable[Warmup]) -> None:
+        self._days: dict[Key, Sequence[int]] = {}
+        self._stages: dict[Key, dict[str, int]] = {}
+        for warmup in warmups:
+            key = (warmup.provider_id, warmup.domain)
+            self._days[key] = warmup.plan.days
+            self._stages[key] = {s.mailboxes: s.stage for s in warmup.stages.all()}
+
+    def __bool__(self) -> bool:
+        return bool(self._days)
+
+    def limits(self, provider: int, domain: str, address: str) -> list[Limit]:
+        """What a mail from the domain through the provider to this address counts against; empty
+        once that is warm, or was never to be warmed up."""
+        days = self._days.get((provider, domain))
+        if days is None:
+            return []
+        mailboxes = mailbox_provider(address)
+        stage = self._stages[provider, domain].get(mailboxes, 0)
+        if stage >= len(days):
+            return []
+        name = limit_name(provider, domain, mailboxes)
+        return [
+            Limit(f"{name}:{HOUR}", HOUR, math.ceil(days[stage] / HOURS_SHARE)),
+            Limit(f"{name}:{DAY}", DAY, days[stage]),
+        ]
+
+
+def load_warmups() -> Warmups:
+    """Two queries, one while nothing is being warmed up."""
+    active = Warmup.objects.filter(is_active=True).select_related("plan")
+    return Warmups(active.prefetch_related("stages"))
+
+
+def limit_name(provider: int, domain: str, mailboxes: str) -> str:
+    """The common part of the names of its limits."""
+    return f"{PREFIX}{provider}:{domain}:{mailboxes}"
+
+
+def next_stage(stage: int, days: Sequence[int], used: int, day: Day) -> tuple[int, str]:
+    """Where a stage goes after a day, and why. Pure."""
+    if breach := _breach(day):
+        return max(0, stage - STEPS_BACK), breach
+    cap = days[min(stage, len(days) - 1)]
+    if used < ENOUGH_USED * cap:
+        return stage, f"stays: {used} of {cap} were sent"
+    if doubt := _doubt(day):
+        return stage, f"stays: {doubt}"
+    return min(stage + 1, len(days)), f"goes on: {used} of {cap} were sent"
+
+
+def restarted(stage: int, days: Sequence[int]) -> int:
+    """The stage after a long silence: the last one with at most a quarter of what it had got to."""
+    reached = days[min(stage, len(days) - 1)] * RESTART_SHARE
+    return max((n for n, cap in enumerate(days) if cap <= reached), default=0)
+
+
+def _breach(day: Day) -> str:
+    for count, most, what in _measures(day):
+        # One case is chance; what is at least this bad at 95 % is not.
+        if count > 1 and at_least(count, day.sent) >= most:
+            return f"goes back: {what} {count} of {day.sent}"
+    return ""
+
+
+def _doubt(day: Day) -> str:
+    for count, most, what in _measures(day):
+        if day.sent and count / day.sent >= most:
+            return f"{what} {count} of {day.sent}"
+    return ""
+
+
+def _measures(day: Day) -> tuple[tuple[int, float, str], ...]:
+    return (
+        (day.bounces, MOST_BOUNCES, "bounces"),
+        (day.complaints, MOST_COMPLAINTS, "complaints"),
+        (day.deferrals, MOST_DEFERRALS, "deferrals"),
+    )
+
+
+# --- Once a day ----------------------------------------------------------------------------------
+
+
+def look_back() -> int:
+    """Judge yesterday, once, for every warm-up; returns how many stages were judged."""
+    today = _today()
+    yesterday = today - timedelta(days=1)
+    active = Warmup.objects.filter(is_active=True).select_related("plan")
+    warmups = list(active.prefetch_related("stages"))
+    if all(s.judged_on >= yesterday for w in warmups for s in w.stages.all()) and not any(
+        _unknown_stages(w, yesterday) for w in warmups
+    ):
+        return 0
+    used, days = _used(yesterday), _days(yesterday)
+    judged = 0
+    with transaction.atomic():
+        for warmup in warmups:
+            for mailboxes in _unknown_stages(warmup, yesterday):
+                before = yesterday - timedelta(days=1)
+                stage = WarmupStage(warmup=warmup, mailboxes=mailboxes, judged_on=before)
+                WarmupStage.objects.bulk_create([stage], ignore_conflicts=True)
+            rows = WarmupStage.objects.filter(warmup=warmup, judged_on__lt=yesterday)
+            for row in rows.select_for_update():
+                name = limit_name(warmup.provider_id, warmup.domain, row.mailboxes)
+                day = days[warmup.provider_id, warmup.domain, row.mailboxes]
+                _judge(row, warmup.plan.days, used[f"{name}:{DAY}"], day, yesterday)
+                judged += 1
+    return judged
+
+
+def _judge(row: WarmupStage, days: Sequence[int], used: int, day: Day, on: date) -> None:
+    if used:
+        idle = (on - row.used_on).days if row.used_on else 0
+        if idle > IDLE_DAYS:
+            row.stage, row.note = restarted(row.stage, days), f"starts again after {idle} days"
+        else:
+            row.stage, row.note = next_stage(row.stage, days, used, day)
+        row.used_on = on
+    row.judged_on = on
+    row.save()
+
+
+def _unknown_stages(warmup: Warmup, on: date) -> set[str]:
+    """Mailbox providers that got mail on that day and have no stage yet."""
+    prefix = f"{PREFIX}{warmup.provider_id}:{warmup.domain}:"
+    names = Quota.objects.filter(name__startswith=prefix, name__endswith=f":{DAY}")
+    used = names.filter(starts_at__date=on, used__gt=0).values_list("name", flat=True)
+    known = {stage.mailboxes for stage in warmup.stages.all()}
+    return {name.split(":")[-2] for name in used} - known
+
+
+def _used(on: date) -> Counter[str]:
+    rows = Quota.objects.filter(name__startswith=PREFIX, name__endswith=f":{DAY}")
+    return Counter(dict(rows.filter(starts_at__date=on).values_list("name", "used")))
+
+
+_DAYS = """
+    SELECT m.provider_id, m.sending_domain, split_part(m.email_normalized, '@', 2),
+           count(*), count(m.bounced_at), count(m.complained_at),
+           count(*) FILTER (WHERE EXISTS (
+               SELECT FROM delivery_attempt AS a
+               WHERE a.message_id = m.id AND a.verdict = 'retry'
+                 AND a.at >= m.sent_at - interval '1 day'))
+    FROM delivery_message AS m
+    WHERE m.sent_at >= %(day)s::timestamp AT TIME ZONE 'UTC'
+      AND m.sent_at < (%(day)s::date + 1)::timestamp AT TIME ZONE 'UTC'
+    GROUP BY 1, 2, 3
+"""
+
+
+def _days(on: date) -> Mapping[tuple[int, str, str], Day]:
+    totals: dict[tuple[int, str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    with connection.cursor() as cursor:
+        cursor.execute(_DAYS, {"day": on})
+        for provider, domain, host, *counts in cursor.fetchall():
+            total = totals[provider, domain, mailbox_provider(f"@{host}")]
+            total[:] = [before + count for before, count in zip(total, counts, strict=True)]
+    return defaultdict(Day, {key: Day(*counts) for key, counts in totals.items()})
+
+
+def _today() -> date:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT (statement_timestamp() AT TIME ZONE 'UTC')::date")
+        today: date = cursor.fetchone()[0]
+    return today
+
+
+# --- For people ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One day: what the plan allowed, and what was sent."""
+
+    day: date
+    most: int
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A warm-up with one mailbox provider; `stage` counts from 1, one more than there are days
+    when it is warm."""
+
+    mailboxes: str
+    stage: int
+    note: str
+    bars: list[Bar]
+
+
+def progress_of(warmup: Warmup, *, days: int = 30) -> list[Progress]:
+    """Plan against reality, per mailbox provider that got mail. Two queries."""
+    since = _today() - timedelta(days=days)
+    prefix = f"{PREFIX}{warmup.provider_id}:{warmup.domain}:"
+    rows = Quota.objects.filter(name__startswith=prefix, name__endswith=f":{DAY}")
+    bars: dict[str, list[Bar]] = defaultdict(list)
+    for row in rows.filter(starts_at__date__gte=since).order_by("starts_at"):
+        bars[row.name.split(":")[-2]].append(Bar(row.starts_at.date(), row.most, row.used))
+    stages = {stage.mailboxes: stage for stage in warmup.stages.all()}
+    return [
+        Progress(name, stages[name].stage + 1, stages[name].note, bars[name])
+        if name in stages
+        else Progress(name, 1, "", bars[name])
+        for name in sorted({*bars, *stages})
+    ]
