@@ -5,12 +5,14 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from common.bell import ring
-from delivery.models import Message, Sender, Switch
+from delivery.circuits import close
+from delivery.models import Message, Pardon, Provider, Sender, Switch
 from delivery.recovery import release_held
-from delivery.states import DEAD_LETTER_STATES, MessageState, Reason, Stream
+from delivery.states import DEAD_LETTER_STATES, DUE_STATES, MessageState, Reason, Stream
 
 _FRESH: dict[str, Any] = {
     "state": MessageState.QUEUED,
@@ -19,6 +21,7 @@ _FRESH: dict[str, Any] = {
     "failures": 0,
     "crashes": 0,
     "due_at": Now(),
+    "replay_until": None,
 }
 
 
@@ -28,7 +31,8 @@ def replay_messages(ids: Iterable[UUID]) -> int:
     Safe against doubling: in these states the provider provably does not have the message.
     """
     states = (*DEAD_LETTER_STATES, MessageState.HELD)
-    return _wake(Message.objects.filter(pk__in=list(ids), state__in=states).update(**_FRESH))
+    known = Message.objects.filter(pk__in=list(ids), state__in=states, replay_until=None)
+    return _wake(known.update(**_FRESH))
 
 
 def discard_messages(ids: Iterable[UUID]) -> int:
@@ -72,9 +76,21 @@ def stop_sending(
 def resume_sending(target: str, key: str = "") -> int:
     """Lift the stop and release what it held; returns how many messages are queued again."""
     with transaction.atomic():
-        Switch.objects.filter(target=target, key=key).delete()
+        lifted = Switch.objects.filter(target=target, key=key)
+        if lifted.filter(reason=Reason.REPUTATION).exists():
+            Pardon.objects.update_or_create(target=target, key=key, defaults={"at": Now()})
+        lifted.delete()
         released = release_held()
     return _wake(released)
+
+
+def try_again(provider: Provider) -> int:
+    """Close the provider's circuit because its cause is put right; returns how many messages that
+    waited for it are due."""
+    close(provider)
+    waiting = Message.objects.filter(state__in=DUE_STATES, due_at__gt=Now())
+    through = Q(provider=provider) | Q(reason=Reason.PROVIDER_DOWN, detail=provider.key)
+    return _wake(waiting.filter(through).update(due_at=Now()))
 
 
 def make_default_sender(sender: Sender) -> None:

@@ -9,7 +9,9 @@ from campaigns.models import Enrollment
 from common.bell import ring
 from delivery.models import Message
 from delivery.recovery import recover
+from delivery.reputation import judge_now_and_then
 from delivery.states import Stream
+from delivery.warmup import look_back
 from events.inbox import bury_killers
 from events.models import Event
 from monitoring.services import SWEEP, beat
@@ -28,6 +30,8 @@ def sweep() -> list[str]:
     """Repair, ring, and leave a sign of life; returns the lanes that were rung."""
     recover()
     bury_killers()
+    look_back()
+    judge_now_and_then()
     lanes = [lane for lane, has_work in _DUE.items() if has_work()]
     ring(*lanes)
     beat(SWEEP)
