@@ -6,6 +6,7 @@ import secrets
 import socket
 import time
 from datetime import datetime
+from itertools import count
 from uuid import UUID
 
 
@@ -37,10 +38,11 @@ def shortened(text: str, longest: int) -> str:
 
 
 _HOST = socket.gethostname()[:40]
+_batches = count()
 _BOOT = secrets.token_hex(4)
 
 
 def lease_owner() -> str:
-    """Who holds a lease: host, process and a random part, so that a recycled pid is not taken
-    for its predecessor. Asked for per batch, because a forked child is another owner."""
-    return f"{_HOST}:{os.getpid()}:{_BOOT}"
+    """Who holds a lease: host, process, a random part, so that a recycled pid is not taken for its
+    predecessor, and a number, so that each batch of a process is an owner of its own."""
+    return f"{_HOST}:{os.getpid()}:{_BOOT}:{next(_batches)}"

@@ -3,8 +3,8 @@ over → record. The number of queries does not depend on the size of the batch.
 
 import logging
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from uuid import UUID
 
 from django.conf import settings
 from django.db import Error, transaction
@@ -13,39 +13,46 @@ from common.addresses import address_hash
 from common.bell import ring_later
 from common.buckets import Bucket
 from common.ids import lease_owner, uuid7
-from common.postgres import insist
+from common.postgres import insist, is_outage
 from contacts.models import Topic
-from contacts.services import Recipient
-from content.rendering import RenderError
 from content.services import published_versions
-from delivery import pace, transitions
-from delivery.gate import Facts, load_facts, provider_of, refusal_of
-from delivery.handover import Departed, hand_over
+from delivery import circuits, pace, transitions
+from delivery.departures import (
+    Leaving,
+    Ready,
+    made,
+    refused_by_gate,
+    unless_probed,
+    within_limits,
+)
+from delivery.gate import (
+    Facts,
+    active_switches,
+    load_facts,
+    refreshed,
+    stopping,
+)
+from delivery.handover import Departed, Handed, hand_over
 from delivery.journal import Journal, close_journal, open_journal
+from delivery.mailboxes import mailbox_provider
 from delivery.models import Message, Provider
-from delivery.outbound import Outbound, build_outbound
+from delivery.quotas import give_back
 from delivery.recording import record
 from delivery.routes import Route, RouteError, route_of
-from delivery.senders import Senders, load_senders
-from delivery.states import MessageState, Reason, Stream
+from delivery.states import MessageState, Stream
 from delivery.transitions import Departure, Refused
+from delivery.verdicts import Blame
 from suppression.services import lock_addresses
 
 logger = logging.getLogger(__name__)
 
 _UNROUTED_RATE = 1_000
+# Until it is known whether the provider is only away for a moment.
+_ROUTE_PAUSE = 5.0
 
 BATCH = {Stream.TRANSACTIONAL: 25, Stream.MARKETING: 50}
 """Messages taken at once. Whoever waits for a receipt waits for the rest of its batch too, so
 other workers are left something to take; a broadcast is in no hurry."""
-
-
-class Ready(NamedTuple):
-    """A rendered message, the address it was made for, and when its provider's pace allows it."""
-
-    outbound: Outbound
-    recipient: Recipient
-    not_before: float
 
 
 def drain(stream: str, *, budget: float) -> bool:
@@ -55,12 +62,12 @@ def drain(stream: str, *, budget: float) -> bool:
     """
     deadline = time.monotonic() + budget
     limit = BATCH[Stream(stream)]
-    # One at a time: a message that kills its worker must not take neighbours along.
-    more_crashed = deliver_batch(stream, limit=1, crashed=True)
-    while time.monotonic() < deadline:
-        if not deliver_batch(stream, limit=limit):
-            return more_crashed
-    return True
+    more = more_crashed = True
+    while (more or more_crashed) and time.monotonic() < deadline:
+        more = deliver_batch(stream, limit=limit)
+        # One at a time: a message that kills its worker must not take neighbours along.
+        more_crashed = deliver_batch(stream, limit=1, crashed=True)
+    return more or more_crashed
 
 
 def deliver_batch(stream: str, *, limit: int, crashed: bool = False) -> bool:
@@ -93,9 +100,9 @@ class _Batch:
         """Hand over what may leave, and settle everything."""
         try:
             journal, departed = self._depart()
-        except Error:
+        except Error as error:
             # Nothing has been begun, and how far the transaction got does not matter.
-            insist(self._give_back)
+            insist(self._give_back if is_outage(error) else self._give_back_failed)
             raise
         if departed:
             self._hand_over(departed, journal)
@@ -107,20 +114,24 @@ class _Batch:
         states = (MessageState.CLAIMED, MessageState.DISPATCHING)
         transitions.release(ids, *states, owner=self._owner)
 
+    def _give_back_failed(self) -> None:
+        ids = [message.pk for message in self._messages]
+        transitions.give_back_failed(ids, owner=self._owner)
+
     def _depart(self) -> tuple[Journal | None, list[Departed]]:
         """Everything up to the promise, after which only the provider can say no."""
         self._attach_related()
-        senders = load_senders(self._messages)
-        facts = load_facts(self._messages, senders)
-        ready, refused = self._prepare(facts)
-        journal = open_journal(self._handover_id) if ready else None
-        if journal is None and len(ready) > 1:
+        facts = load_facts(self._messages)
+        passed, refused = self._asked(facts)
+        journal = open_journal(self._handover_id) if passed else None
+        if journal is None and len(passed) > 1:
             # A crash would leave the whole batch in doubt.
-            spare = [item.outbound.message.pk for item in ready[1:]]
+            spare = [message.pk for message in passed[1:]]
             transitions.release(spare, MessageState.CLAIMED, owner=self._owner)
-            del ready[1:]
+            del passed[1:]
             self.is_cut_short = True
-        return journal, self._commit(ready, refused, senders)
+        ready = self._rendered(passed, refused, facts)
+        return journal, self._commit(ready, refused, facts)
 
     def _attach_related(self) -> None:
         versions = published_versions({m.template_version_id for m in self._messages})
@@ -129,24 +140,31 @@ class _Batch:
             message.template_version = versions[message.template_version_id]
             message.topic = topics[message.topic_id] if message.topic_id else None
 
-    def _prepare(self, facts: Facts) -> tuple[list[Ready], list[Refused]]:
-        """Ask the gate, wait for a turn and render, outside any transaction."""
+    def _asked(self, facts: Facts) -> tuple[list[Message], list[Refused]]:
+        """Those that pass the gate, and what becomes of the others."""
         refused: list[Refused] = []
         passed: list[Message] = []
         for message in self._messages:
-            refusal = _refused(message, facts)
+            refusal = refused_by_gate(message, facts)
             if refusal is None:
                 passed.append(message)
             else:
                 refused.append(refusal)
+        return passed, refused
+
+    def _rendered(
+        self, passed: Sequence[Message], refused: list[Refused], facts: Facts
+    ) -> list[Ready]:
+        """Those whose turn it is, made; outside any transaction."""
         ready: list[Ready] = []
         for message, not_before in self._in_turn(passed, facts):
-            prepared = _render(message, facts, not_before)
+            route = self._route(facts.ways[message.pk].provider)
+            prepared = made(message, facts, route, not_before)
             if isinstance(prepared, Refused):
                 refused.append(prepared)
             else:
                 ready.append(prepared)
-        return ready, refused
+        return ready
 
     def _in_turn(self, messages: Sequence[Message], facts: Facts) -> list[tuple[Message, float]]:
         """The messages whose providers take them soon, each with the moment from which; the
@@ -154,22 +172,34 @@ class _Batch:
         if not messages:
             return []
         now = time.monotonic()
-        waits = pace.take([[self._bucket(provider_of(m, facts))] for m in messages])
+        waits = pace.take([self._buckets(message, facts) for message in messages])
         late = {m.pk: w for m, w in zip(messages, waits, strict=True) if w > pace.WITHIN_SECONDS}
-        if late:
-            transitions.put_off(late, owner=self._owner)
-            ring_later(self._stream, min(late.values()))
+        self._put_off(late)
         return [
             (message, now + wait)
             for message, wait in zip(messages, waits, strict=True)
             if message.pk not in late
         ]
 
-    def _bucket(self, provider: Provider) -> Bucket:
+    def _put_off(self, delays: Mapping[UUID, float]) -> None:
+        if delays:
+            transitions.put_off(delays, owner=self._owner)
+            ring_later(self._stream, min(delays.values()))
+
+    def _buckets(self, message: Message, facts: Facts) -> list[Bucket]:
+        provider = facts.ways[message.pk].provider
         route = self._route(provider)
         # Without a route nothing is handed over; the verdict comes with the others'.
         rate = route.rate_limit if isinstance(route, Route) else _UNROUTED_RATE
-        return pace.provider_bucket(provider.key, rate)
+        buckets = [pace.provider_bucket(provider.key, rate)]
+        address = facts.recipients[message.contact_id].email_normalized or ""
+        mailboxes = mailbox_provider(address)
+        limit = settings.EMAILAUTO.provider.mailbox_rates.get(mailboxes)
+        if limit is not None:
+            sender = facts.senders.of(message)
+            domain = sender.domain if sender is not None else ""
+            buckets.append(pace.mailbox_bucket(provider.key, domain, mailboxes, limit))
+        return buckets
 
     def _route(self, provider: Provider) -> Route | RouteError:
         if provider not in self._routes:
@@ -177,43 +207,59 @@ class _Batch:
                 self._routes[provider] = route_of(provider)
             except RouteError as error:
                 self._routes[provider] = error
+            except Exception as error:
+                # Whatever somebody has typed into the row is no message's fault.
+                logger.exception("no route", extra={"provider": provider.key})
+                self._routes[provider] = RouteError(f"cannot be used: {type(error).__name__}")
         return self._routes[provider]
 
     def _commit(
-        self, ready: Sequence[Ready], refused: list[Refused], senders: Senders
+        self, ready: Sequence[Ready], refused: list[Refused], facts: Facts
     ) -> list[Departed]:
         """The gate's binding answer and the promise to hand over, in one transaction."""
         if not ready:
             transitions.refuse(refused, owner=self._owner)
             return []
         with transaction.atomic():
-            leaving = self._leaving(ready, refused, senders)
+            leaving = self._leaving(ready, refused, facts)
             attempts = transitions.dispatch(
-                [self._departure(item) for item in leaving],
+                [self._departure(item) for item, _ in leaving],
                 owner=self._owner,
                 handover_id=self._handover_id,
                 lease_seconds=settings.LEASE_SECONDS,
             )
+        for item, _ in leaving:
+            # As the row has it now: what a verdict means depends on who gave it.
+            departure = self._departure(item)
+            item.outbound.message.route = departure.route
+            item.outbound.message.provider_id = departure.provider_id
         lost = len(leaving) - len(attempts)
         if lost:
             logger.warning("leases lost before dispatch", extra={"messages": lost})
         return [
-            Departed(item.outbound, attempts[item.outbound.message.pk], item.not_before)
-            for item in leaving
+            Departed(
+                item.outbound,
+                attempts[item.outbound.message.pk],
+                item.not_before,
+                reserved,
+                facts.ways[item.outbound.message.pk].is_probe,
+            )
+            for item, reserved in leaving
             if item.outbound.message.pk in attempts
         ]
 
     def _leaving(
-        self, ready: Sequence[Ready], refused: list[Refused], senders: Senders
-    ) -> list[Ready]:
-        """Those that pass the gate under the lock; the others are settled here."""
+        self, ready: Sequence[Ready], refused: list[Refused], facts: Facts
+    ) -> list[Leaving]:
+        """Those that pass the gate under the lock, and what they count against; the others are
+        settled here."""
         locks = (address_hash(item.recipient.email_normalized or "") for item in ready)
         lock_addresses(locks, shared=True)
-        facts = load_facts([item.outbound.message for item in ready], senders)
-        leaving, moved = [], []
+        facts = refreshed(facts, [item.outbound.message for item in ready])
+        passed, moved = [], []
         for item in ready:
             message = item.outbound.message
-            refusal = _refused(message, facts)
+            refusal = refused_by_gate(message, facts)
             recipient = facts.recipients[message.contact_id]
             if refusal is not None:
                 refused.append(refusal)
@@ -221,7 +267,8 @@ class _Batch:
                 # The lock and the rendered recipient are those of the old address.
                 moved.append(message.pk)
             else:
-                leaving.append(item)
+                passed.append(item)
+        leaving = unless_probed(within_limits(passed, refused, facts), refused, facts)
         transitions.refuse(refused, owner=self._owner)
         if moved:
             transitions.release(moved, MessageState.CLAIMED, owner=self._owner)
@@ -236,38 +283,44 @@ class _Batch:
             route.backend if isinstance(route, Route) else "",
             recipient.email,
             recipient.email_normalized or "",
+            outbound.sender.domain,
+            outbound.wire_hash,
         )
 
-    def _hand_over(self, departed: list[Departed], journal: Journal | None) -> None:
-        handed = hand_over(departed, self._routes, journal)
+    def _hand_over(self, departed: Sequence[Departed], journal: Journal | None) -> None:
+        handed = hand_over(departed, self._routes, journal, _what_stops)
         record(handed, journal)
+        circuits.note(handed)
         begun = {h.departed.outbound.message.pk for h in handed}
-        rest = [d.outbound.message.pk for d in departed if d.outbound.message.pk not in begun]
+        rest = [item for item in departed if item.outbound.message.pk not in begun]
         if rest:
-            transitions.release(rest, MessageState.DISPATCHING, owner=self._owner)
+            self._give_up_the_rest(rest, handed)
+
+    def _give_up_the_rest(self, rest: Sequence[Departed], handed: Sequence[Handed]) -> None:
+        """Due again at once, or when their provider has had the pause it asked for."""
+        pauses: dict[Provider, float] = {}
+        for h in handed:
+            if h.verdict.blame != Blame.MESSAGE:
+                pause = h.verdict.retry_after or _ROUTE_PAUSE
+                pauses[h.departed.outbound.provider] = pause
+        late = {
+            item.outbound.message.pk: pauses[item.outbound.provider]
+            for item in rest
+            if item.outbound.provider in pauses
+        }
+        with transaction.atomic():
+            give_back(one for item in rest for one in item.reserved)
+            self._put_off(late)
+            soon = [i.outbound.message.pk for i in rest if i.outbound.message.pk not in late]
+            transitions.release(soon, MessageState.DISPATCHING, owner=self._owner)
 
 
-def _refused(message: Message, facts: Facts) -> Refused | None:
-    refusal = refusal_of(message, facts)
-    if refusal is None:
-        return None
-    return Refused(message.pk, refusal.state, refusal.reason, refusal.detail)
+def _what_stops() -> Callable[[Departed], bool]:
+    switches = active_switches()
 
+    def stops(item: Departed) -> bool:
+        outbound = item.outbound
+        keys = [outbound.provider.key]
+        return stopping(outbound.message, outbound.sender, keys, switches) is not None
 
-def _render(message: Message, facts: Facts, not_before: float) -> Ready | Refused:
-    recipient = facts.recipients[message.contact_id]
-    sender = facts.senders.of(message)
-    assert sender is not None  # the gate has asked
-    provider = sender.provider
-    try:
-        outbound = build_outbound(
-            message, sender=sender, provider=provider, address=recipient.email
-        )
-    except RenderError as error:
-        return Refused(message.pk, MessageState.FAILED, Reason.RENDER_FAILED, str(error))
-    except Exception as error:
-        # Template and payload are not ours: whatever they do to one mail is that mail's fault.
-        logger.exception("mail could not be made", extra={"message_uuid": str(message.pk)})
-        detail = type(error).__name__
-        return Refused(message.pk, MessageState.FAILED, Reason.RENDER_FAILED, detail)
-    return Ready(outbound, recipient, not_before)
+    return stops

@@ -61,9 +61,16 @@ _ADVICE: dict[str, str] = {
     Reason.CONSENT_WITHDRAWN: "Only the person can give it again.",
     Reason.CAMPAIGN_PAUSED: "Resume the campaign and it leaves.",
     Reason.CAMPAIGN_STOPPED: "Mail of a stopped campaign is not sent any more.",
+    Reason.REPUTATION: "Find out whose addresses they are, or what people did not ask for. Then "
+    "switch it on again under Switches and it leaves.",
     Reason.KILL_SWITCH: "Switch sending on again under Switches and it leaves.",
     Reason.NO_SENDER: "Add a default sender, then replay the message.",
     Reason.NO_PROVIDER: "Set the sender's provider active, then replay the message.",
+    Reason.NO_REGION: "Give a provider this region, then replay the message.",
+    Reason.PROVIDER_DOWN: "It leaves by itself once the provider is back. Its page says what it "
+    "answered; if the cause is put right, try again there.",
+    Reason.CAP_REACHED: "It leaves by itself when the next hour or day begins (UTC).",
+    Reason.WARMING_UP: "It leaves by itself when the plan's next hour or day has room for it.",
     Reason.GATE_FAILED: "When in doubt, nothing leaves. Replay it once the cause is fixed.",
     Reason.RENDER_FAILED: "Correct and publish the template. This message keeps the version it "
     "was made with; the next event uses the new one.",

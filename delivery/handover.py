@@ -1,39 +1,60 @@
 """Handing committed messages to their providers, each at most once.
 
-Before a message's first byte its right is claimed in the batch's journal; after the answer its
-verdict is noted there. So a crash leaves at most one call in doubt, and a worker that was frozen
-past its lease finds its right revoked. Without a journal a batch is one message long.
+Before a message's first byte its right is claimed in the batch's journal; its verdict is noted
+there with the next beginning. So a crash leaves at most one call per connection in doubt, and a
+worker that was frozen past its lease finds its right revoked. Without a journal a batch is one
+message long.
+
+Where a provider takes its time, further connections are opened, up to the route's concurrency. A
+verdict that is the provider's fault, or a switch thrown meanwhile, ends the hand-over: what has not
+been begun is given back.
 """
 
+import logging
+import threading
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
 from django.conf import settings
 from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
+from django.db import Error, connection
 
 from delivery.connections import pool
 from delivery.journal import Journal, JournalLost
 from delivery.models import Provider
 from delivery.outbound import Outbound, OutboundEmail
+from delivery.quotas import Reserved
 from delivery.routes import Route, RouteError
-from delivery.verdicts import Outcome, Verdict, of_connection, verdict_of
+from delivery.verdicts import Blame, Outcome, Verdict, of_connection, verdict_of
+
+logger = logging.getLogger(__name__)
 
 # A batch that is slow to hand over gives the rest back rather than outliving its lease or a
 # polite shutdown.
 MAX_SECONDS = 5.0
+# Faster than this one connection is enough, and threads would only get in each other's way.
+_ALONE_SECONDS = 0.05
+# A kill switch has to bite within a second.
+_LOOK_SECONDS = 0.4
+_UNROUTED_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Departed:
-    """A message whose hand-over is committed, with the number of this attempt and the moment
-    (`time.monotonic`) from which its provider's pace allows it."""
+    """A message whose hand-over is committed: the number of this attempt, the moment
+    (`time.monotonic`) from which its provider's pace allows it, and what it counts against."""
 
     outbound: Outbound
     attempt: int
     not_before: float
+    reserved: Sequence[Reserved] = ()
+    is_probe: bool = False
+    """It tries whether its provider is back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,61 +65,183 @@ class Handed:
     verdict: Verdict
 
 
+Stops = Callable[[], Callable[[Departed], bool]]
+"""Asked now and then: which messages must not be begun any more?"""
+
+
 def hand_over(
     departed: Sequence[Departed],
     routes: Mapping[Provider, Route | RouteError],
     journal: Journal | None,
+    stops: Stops,
 ) -> list[Handed]:
-    """Offer each message to its provider. Those that are missing in the answer were not begun:
-    time ran out, or the right to begin them could not be had."""
-    deadline = time.monotonic() + min(MAX_SECONDS, settings.LEASE_SECONDS / 2)
+    """Offer each message to its provider. Those that are missing in the answer were not begun."""
+    end = time.monotonic() + min(MAX_SECONDS, settings.LEASE_SECONDS / 2)
     groups: dict[Provider, list[Departed]] = defaultdict(list)
     for item in departed:
         groups[item.outbound.provider].append(item)
     handed: list[Handed] = []
-    for provider, group in groups.items():
+    for number, (provider, group) in enumerate(groups.items()):
+        # A share of the time for each, so that a slow provider does not take it all.
+        now = time.monotonic()
+        deadline = now + (end - now) / (len(groups) - number)
         route = routes[provider]
         if isinstance(route, RouteError):
-            verdict = Verdict(Outcome.RETRY, str(route), retry_after=60.0, spares_attempt=True)
-            handed.extend(Handed(item, verdict) for item in group)
+            verdict = Verdict(
+                Outcome.RETRY, str(route), retry_after=_UNROUTED_SECONDS, blame=Blame.ROUTE
+            )
+            handed.append(Handed(group[0], verdict))
             continue
         group.sort(key=lambda item: item.not_before)
-        with pool.borrow(provider.key, route) as connection:
-            handed.extend(_through(connection, route.batch_size, group, journal, deadline))
+        run = _Run(provider, route, group, deadline, stops)
+        run.all_of_it(journal)
+        handed.extend(run.handed)
     return handed
 
 
-def _through(
-    connection: BaseEmailBackend,
-    size: int,
-    group: Sequence[Departed],
-    journal: Journal | None,
-    deadline: float,
-) -> Iterator[Handed]:
-    for start in range(0, len(group), size):
-        chunk = group[start : start + size]
-        if not _wait_until(chunk[-1].not_before, deadline):
+class _Run:
+    """One provider's share of a batch, worked off by one or several connections."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        route: Route,
+        group: Sequence[Departed],
+        deadline: float,
+        stops: Stops,
+    ) -> None:
+        self.handed: list[Handed] = []
+        self._provider = provider
+        self._route = route
+        self._waiting = deque(group)
+        self._deadline = deadline
+        self._ask = stops
+        self._is_stopped: Callable[[Departed], bool] = lambda _: False
+        self._looked_at = time.monotonic()
+        self._over = threading.Event()
+        self._chunks = threading.Lock()
+
+    def all_of_it(self, journal: Journal | None) -> None:
+        """Alone first; with company once that turns out to be slow."""
+        started = time.monotonic()
+
+        def is_slow() -> bool:
+            return time.monotonic() - started > _ALONE_SECONDS
+
+        self._work(journal, until=is_slow if self._may_have_company(journal) else None)
+        count = min(self._route.concurrency, len(self._waiting))
+        if count < 1 or self._over.is_set():
             return
+        assert journal is not None  # without one a batch is a single message
+        journal.flush()  # this connection has no next beginning to note its outcome with
+        with ThreadPoolExecutor(count, thread_name_prefix="hand-over") as threads:
+            lanes = [threads.submit(self._lane, journal.lane()) for _ in range(count)]
+            while not all(lane.done() for lane in lanes):
+                self._look()
+                wait(lanes, timeout=0.05)
+
+    def _may_have_company(self, journal: Journal | None) -> bool:
+        return journal is not None and self._route.concurrency > 1
+
+    def _lane(self, journal: Journal) -> None:
         try:
-            connection.open()
+            self._work(journal, until=None, is_watched=True)
+        except Exception:
+            # The other lanes' outcomes are to be recorded all the same.
+            logger.exception("hand-over lane ended", extra={"provider": self._provider.key})
+            self._over.set()
+
+    def _work(
+        self,
+        journal: Journal | None,
+        *,
+        until: Callable[[], bool] | None,
+        is_watched: bool = False,
+    ) -> None:
+        with ExitStack() as stack:
+            try:
+                door = stack.enter_context(pool.borrow(self._provider.key, self._route))
+            except Exception as error:
+                logger.exception(
+                    "no connection can be made", extra={"provider": self._provider.key}
+                )
+                self._unusable(error)
+                return
+            while (chunk := self._next()) and not self._over.is_set():
+                goes_on = self._serve(chunk, door, journal, is_watched=is_watched)
+                if goes_on is None:
+                    return
+                if not goes_on:
+                    self._over.set()
+                elif until is not None and until():
+                    return
+                if not is_watched:
+                    self._look()
+
+    def _unusable(self, error: Exception) -> None:
+        self._over.set()
+        with self._chunks:
+            if self._waiting:
+                detail = f"cannot be used: {type(error).__name__}"
+                verdict = Verdict(
+                    Outcome.RETRY, detail, retry_after=_UNROUTED_SECONDS, blame=Blame.ROUTE
+                )
+                self.handed.append(Handed(self._waiting.popleft(), verdict))
+
+    def _next(self) -> list[Departed]:
+        """The next messages to begin; none when there are none, or no time for them."""
+        with self._chunks:
+            size = min(self._route.batch_size, len(self._waiting))
+            chunk = [self._waiting.popleft() for _ in range(size)]
+        if not chunk or not _wait_until(chunk[-1].not_before, self._deadline, self._over):
+            return []
+        return [item for item in chunk if not self._is_stopped(item)] or self._next()
+
+    def _serve(
+        self,
+        chunk: Sequence[Departed],
+        door: BaseEmailBackend,
+        journal: Journal | None,
+        *,
+        is_watched: bool,
+    ) -> bool | None:
+        """Hand the chunk over; False when nothing more should go this way now, None when this
+        connection is one too many."""
+        try:
+            door.open()
         except Exception as error:  # noqa: BLE001 - any backend's; nothing was handed over
-            verdict = of_connection(error)
-            yield from (Handed(item, verdict) for item in group[start:])
-            return
+            if is_watched and self.handed:
+                # One connection more than it likes; the others go on.
+                with self._chunks:
+                    self._waiting.extendleft(reversed(chunk))
+                return None
+            self.handed.append(Handed(chunk[0], of_connection(error)))
+            return False
         try:
             begun = _begin(chunk, journal)
         except JournalLost:
+            return False
+        handed = _call(door, begun, self._route, journal)
+        self.handed.extend(handed)
+        return all(h.verdict.blame == Blame.MESSAGE for h in handed)
+
+    def _look(self) -> None:
+        if time.monotonic() - self._looked_at < _LOOK_SECONDS:
             return
-        yield from _call(connection, begun, journal)
+        self._looked_at = time.monotonic()
+        try:
+            self._is_stopped = self._ask()
+        except Error:
+            # Nobody knows what is switched off now, and what is done has to be recorded.
+            self._over.set()
+            connection.close()
 
 
-def _wait_until(moment: float, deadline: float) -> bool:
+def _wait_until(moment: float, deadline: float, over: threading.Event) -> bool:
     now = time.monotonic()
     if max(now, moment) >= deadline:
         return False
-    if moment > now:
-        time.sleep(moment - now)
-    return True
+    return not over.wait(moment - now) if moment > now else True
 
 
 def _begin(chunk: Sequence[Departed], journal: Journal | None) -> list[Departed]:
@@ -109,7 +252,10 @@ def _begin(chunk: Sequence[Departed], journal: Journal | None) -> list[Departed]
 
 
 def _call(
-    connection: BaseEmailBackend, begun: Sequence[Departed], journal: Journal | None
+    door: BaseEmailBackend,
+    begun: Sequence[Departed],
+    route: Route,
+    journal: Journal | None,
 ) -> list[Handed]:
     if not begun:
         return []
@@ -118,9 +264,11 @@ def _call(
         item.outbound.email.attempt = item.attempt
         emails.append(item.outbound.email)
     try:
-        connection.send_messages(emails)
+        door.send_messages(emails)
     except Exception as error:  # noqa: BLE001 - every fault has a verdict, the unforeseen is UNKNOWN
-        verdict = verdict_of(error)
+        posted = getattr(door, "has_posted", True)
+        verdict = verdict_of(error, route.traits, posted=posted)
+        verdict = replace(verdict, detail=route.redacted(verdict.detail))
         handed = [Handed(item, verdict) for item in begun]
     else:
         handed = [Handed(item, _accepted(item.outbound.email)) for item in begun]
@@ -137,5 +285,10 @@ def _accepted(email: OutboundEmail) -> Verdict:
         return Verdict(Outcome.ACCEPTED)
     if status.status <= {"rejected", "invalid", "failed"}:
         return Verdict(Outcome.PERMANENT, f"the provider answered: {', '.join(status.status)}")
-    esp_id = status.message_id if isinstance(status.message_id, str) else ""
-    return Verdict(Outcome.ACCEPTED, esp_id=esp_id)
+    return Verdict(Outcome.ACCEPTED, esp_id=_cleaned(status.message_id))
+
+
+def _cleaned(esp_id: object) -> str:
+    """The provider's name for a mail, as far as it can be stored."""
+    text = esp_id if isinstance(esp_id, str) else ""
+    return "".join(character for character in text if character.isprintable())[:200]

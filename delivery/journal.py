@@ -29,7 +29,7 @@ from redis.client import Pipeline
 from redis.exceptions import RedisError, ResponseError
 
 from common.valkey import redis_client, script
-from delivery.verdicts import Outcome, Verdict
+from delivery.verdicts import Blame, Outcome, Verdict
 
 _KEEP_SECONDS = 86_400
 _POLICY_SECONDS = 1.0
@@ -76,12 +76,21 @@ class JournalLost(Exception):
 
 
 class Journal:
-    """The writing side, held by the worker that hands a batch over."""
+    """The writing side, held by the worker that hands a batch over: one per connection, since
+    each notes an outcome together with its next beginning."""
 
     def __init__(self, handover_id: UUID) -> None:
+        self._handover_id = handover_id
         self.key = _key(handover_id)
         self._client = redis_client()
         self._done: list[tuple[UUID, Verdict]] = []
+        self._lanes: list[Journal] = []
+
+    def lane(self) -> "Journal":
+        """The same journal for another connection."""
+        lane = Journal(self._handover_id)
+        self._lanes.append(lane)
+        return lane
 
     def begin(self, messages: Sequence[UUID]) -> list[bool]:
         """Claim the right to hand these messages over; False for one that was revoked. The
@@ -106,10 +115,11 @@ class Journal:
         self._done.extend(verdicts)
 
     def flush(self) -> None:
-        """Note what was told, because PostgreSQL has not taken it. A failure is no harm: what is
-        begun and not done counts as unknown."""
+        """Note what was told now, because PostgreSQL will not have it soon. A failure is no harm:
+        what is begun and not done counts as unknown."""
         pipe = self._client.pipeline(transaction=False)
-        self._note(pipe)
+        for journal in (self, *self._lanes):
+            journal._note(pipe)
         with suppress(RedisError):
             pipe.execute()
 
@@ -181,7 +191,8 @@ def _read(fate: str) -> Verdict | None:
     if fate == _BEGUN:
         return Verdict(Outcome.UNKNOWN, "the worker died during the hand-over")
     entry = json.loads(fate)
-    return Verdict(**{**entry, "outcome": Outcome(entry["outcome"])})
+    typed = {"outcome": Outcome(entry["outcome"]), "blame": Blame(entry["blame"])}
+    return Verdict(**{**entry, **typed})
 
 
 def _key(handover_id: UUID) -> str:

@@ -5,7 +5,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from uuid import UUID
 
 from django.conf import settings
 
@@ -13,6 +12,8 @@ from common.postgres import insist
 from delivery import transitions
 from delivery.handover import Handed
 from delivery.journal import Journal
+from delivery.models import Message
+from delivery.providers import TRAITS
 from delivery.states import MessageState, Reason
 from delivery.transitions import Settled
 from delivery.verdicts import Outcome, Verdict
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 MAX_BACKOFF = 3_600.0
 MAX_OUTAGE_PAUSE = 60.0
+# Of what a provider promises, so that a slow call is not caught by the end of it.
+_MARGIN = 0.5
 
 
 def record(handed: Sequence[Handed], journal: Journal | None) -> None:
@@ -43,44 +46,75 @@ def _write(handed: Sequence[Handed]) -> None:
 
 def settled_by(handed: Handed) -> Settled:
     """The move the verdict of a hand-over means."""
-    message = handed.departed.outbound.message
-    return settled(message.pk, handed.departed.attempt, handed.verdict, failures=message.failures)
+    return settled(handed.departed.outbound.message, handed.departed.attempt, handed.verdict)
 
 
-def settled(message_id: UUID, attempt: int, verdict: Verdict, *, failures: int) -> Settled:
-    """The move a verdict means, by the retry policy of the config file.
-
-    `failures` is how many attempts have failed before, the spared ones not counted.
-    """
-    move = _move(message_id, attempt, verdict, failures)
-    return replace(move, verdict=verdict.outcome.value)
+def settled(message: Message, attempt: int, verdict: Verdict) -> Settled:
+    """The move a verdict means, by the retry policy of the config file and what the message's
+    provider promises. `message` as it was claimed; `attempt` the one the verdict is about."""
+    move = _in_doubt(message, attempt, verdict) if _is_doubtful(message, verdict) else None
+    return replace(move or _known(message, attempt, verdict), verdict=verdict.outcome.value)
 
 
-def _move(message_id: UUID, attempt: int, verdict: Verdict, failures: int) -> Settled:
+def _is_doubtful(message: Message, verdict: Verdict) -> bool:
+    """Whether the provider may have the message, by this hand-over or by one before: that a
+    repeated call was turned away says nothing about the first."""
+    if verdict.outcome == Outcome.ACCEPTED:
+        return False
+    return verdict.outcome == Outcome.UNKNOWN or message.replay_until is not None
+
+
+def _in_doubt(message: Message, attempt: int, verdict: Verdict) -> Settled:
+    window = replay_seconds(message.route)
+    tries_left = message.failures + 1 < settings.EMAILAUTO.provider.retry.max_attempts
+    asks_again = verdict.outcome != Outcome.PERMANENT and (tries_left or verdict.spares_attempt)
+    if window and asks_again:
+        return Settled(
+            message.pk,
+            attempt,
+            MessageState.RETRY,
+            Reason.OUTCOME_UNKNOWN,
+            verdict.detail,
+            delay=verdict.retry_after or backoff(message.failures + 1),
+            failed=not verdict.spares_attempt,
+            replayable=window,
+        )
+    if tries_left and getattr(settings.EMAILAUTO.provider.on_unknown, message.stream) == "resend":
+        return _retry(message, attempt, replace(verdict, outcome=Outcome.RETRY))
+    state, reason = MessageState.UNKNOWN, Reason.OUTCOME_UNKNOWN
+    return Settled(message.pk, attempt, state, reason, verdict.detail)
+
+
+def replay_seconds(route: str) -> float:
+    """How long after the first hand-over a repeated call is safe through this backend, with a
+    margin; 0 where it never is."""
+    return next(
+        (t.idempotent_seconds * _MARGIN for t in TRAITS.values() if t.backend == route), 0.0
+    )
+
+
+def _known(message: Message, attempt: int, verdict: Verdict) -> Settled:
     match verdict.outcome:
         case Outcome.ACCEPTED:
-            return Settled(message_id, attempt, MessageState.SENT, esp_id=verdict.esp_id)
+            return Settled(message.pk, attempt, MessageState.SENT, esp_id=verdict.esp_id)
         case Outcome.PERMANENT:
             state, reason = MessageState.FAILED, Reason.REFUSED
-            return Settled(message_id, attempt, state, reason, verdict.detail, failed=True)
-        case Outcome.UNKNOWN:
-            state, reason = MessageState.UNKNOWN, Reason.OUTCOME_UNKNOWN
-            return Settled(message_id, attempt, state, reason, verdict.detail)
-        case Outcome.RETRY:
-            return _retry(message_id, attempt, verdict, failures)
+            return Settled(message.pk, attempt, state, reason, verdict.detail, failed=True)
+        case _:
+            return _retry(message, attempt, verdict)
 
 
-def _retry(message_id: UUID, attempt: int, verdict: Verdict, failures: int) -> Settled:
+def _retry(message: Message, attempt: int, verdict: Verdict) -> Settled:
     failed = not verdict.spares_attempt
-    if failed and failures + 1 >= settings.EMAILAUTO.provider.retry.max_attempts:
+    if failed and message.failures + 1 >= settings.EMAILAUTO.provider.retry.max_attempts:
         state, reason = MessageState.DEAD, Reason.ATTEMPTS_EXHAUSTED
-        return Settled(message_id, attempt, state, reason, verdict.detail, failed=True)
+        return Settled(message.pk, attempt, state, reason, verdict.detail, failed=True)
     return Settled(
-        message_id,
+        message.pk,
         attempt,
         MessageState.RETRY,
         detail=verdict.detail,
-        delay=verdict.retry_after or _pause(failures, attempt, failed=failed),
+        delay=verdict.retry_after or _pause(message.failures, attempt, failed=failed),
         failed=failed,
     )
 

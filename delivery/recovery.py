@@ -2,12 +2,10 @@
 whose cause is gone. Everything here may run twice at once."""
 
 import logging
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter
 from uuid import UUID
 
-from django.db import connection, transaction
-from django.db.models import F
+from django.db import DataError, connection, transaction
 from django.db.models.functions import Now
 
 from common.bell import ring
@@ -16,14 +14,13 @@ from delivery.journal import revoke
 from delivery.models import Message, SandboxMail
 from delivery.recording import settled
 from delivery.routes import SANDBOX
-from delivery.states import MessageState, Reason, Stream
+from delivery.states import WAITING_REASONS, MessageState, Stream
 from delivery.transitions import Settled
 from delivery.verdicts import Outcome, Verdict
 
 logger = logging.getLogger(__name__)
 
 _LIMIT = 1_000
-MAX_CRASHES = 3
 
 
 def recover() -> None:
@@ -34,35 +31,50 @@ def recover() -> None:
 
 def recover_claimed() -> int:
     """claimed with an expired lease → queued: nothing was handed over. A message on which
-    workers keep dying ends in the dead letters."""
-    expired = Message.objects.filter(state=MessageState.CLAIMED, lease_until__lt=Now())
-    freed = {"lease_owner": "", "lease_until": None, "crashes": F("crashes") + 1}
-    dead = expired.filter(crashes__gte=MAX_CRASHES - 1).update(
-        state=MessageState.DEAD, reason=Reason.CRASHED, **freed
-    )
-    queued = expired.update(state=MessageState.QUEUED, **freed)
-    if dead or queued:
-        logger.warning("claims recovered", extra={"queued": queued, "dead": dead})
-    return queued
+    workers keep dying ends in the dead letters. Returns how many may be sent now."""
+    states = transitions.recover_claimed()
+    if states:
+        logger.warning("claims recovered", extra=dict(states))
+    return states[MessageState.QUEUED]
 
 
 def recover_dispatching() -> int:
     """dispatching with an expired lease → what its journal proves, else unknown.
 
-    Returns how many may be sent now.
+    Batch by batch: one that cannot be settled keeps no other from it. Returns how many may be
+    sent now.
     """
-    with transaction.atomic():
-        rows = Message.objects.filter(state=MessageState.DISPATCHING, lease_until__lt=Now())
-        expired = list(rows.order_by("pk").select_for_update(skip_locked=True)[:_LIMIT])
-        if not expired:
-            return 0
-        fates = _fates(expired)
-        moves = [_move(message, fates[message.pk]) for message in expired]
-        transitions.settle(moves)
-    queued = sum(move.state == MessageState.QUEUED for move in moves)
-    unknown = sum(move.state == MessageState.UNKNOWN for move in moves)
-    logger.warning("hand-overs recovered", extra={"queued": queued, "unknown": unknown})
+    states: Counter[str] = Counter()
+    for handover_id in _expired_batches():
+        try:
+            states.update(move.state for move in _recover_batch(handover_id))
+        except (DataError, ValueError):
+            logger.exception("batch cannot be recovered", extra={"handover": str(handover_id)})
+    queued = states[MessageState.QUEUED] + states[MessageState.RETRY]
+    if states:
+        unknown = states[MessageState.UNKNOWN]
+        logger.warning("hand-overs recovered", extra={"queued": queued, "unknown": unknown})
     return queued
+
+
+def _expired_batches() -> list[UUID]:
+    expired = Message.objects.filter(state=MessageState.DISPATCHING, lease_until__lt=Now())
+    batches = expired.exclude(handover_id=None).order_by("handover_id").distinct()
+    return [pk for pk in batches.values_list("handover_id", flat=True)[:_LIMIT] if pk is not None]
+
+
+@transaction.atomic
+def _recover_batch(handover_id: UUID) -> list[Settled]:
+    expired = Message.objects.filter(
+        state=MessageState.DISPATCHING, lease_until__lt=Now(), handover_id=handover_id
+    )
+    messages = list(expired.order_by("pk").select_for_update(skip_locked=True))
+    if not messages:
+        return []
+    fates = revoke(handover_id, [message.pk for message in messages])
+    moves = [_move(message, fates[message.pk]) for message in messages]
+    transitions.settle(moves)
+    return moves
 
 
 def clear_doubts() -> int:
@@ -84,47 +96,48 @@ def clear_doubts() -> int:
 
 
 def release_held() -> int:
-    """held by a switch that is no longer there → queued. Also heals a hold that was decided in
-    the moment its switch was lifted."""
+    """held by a switch that is no longer there, or until a moment that has come → queued; of the
+    latter so many at a time that those who cannot leave yet do no harm. Also heals a hold that was
+    decided in the moment its switch was lifted."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
             UPDATE delivery_message AS m SET state = 'queued', reason = '', detail = ''
-            WHERE m.state = 'held' AND m.reason IN ('kill_switch', 'campaign_paused')
-              AND NOT EXISTS (
+            WHERE m.state = 'held'
+              AND (m.id IN (
+                SELECT id FROM delivery_message
+                WHERE state = 'held' AND due_at <= statement_timestamp() AND reason = ANY(%s)
+                ORDER BY due_at LIMIT %s)
+                OR m.reason IN ('kill_switch', 'campaign_paused', 'reputation') AND NOT EXISTS (
                 SELECT 1 FROM delivery_switch AS s
                 LEFT JOIN delivery_sender AS x
                   ON x.id = m.sender_id OR (m.sender_id IS NULL AND x.is_default)
                 LEFT JOIN delivery_provider AS p ON p.id = x.provider_id
                 WHERE s.target = 'everything'
                    OR (s.target = 'campaign' AND s.key = m.origin_campaign)
-                   OR (s.target = 'provider' AND s.key = p.key))
-            """
+                   OR (s.target = 'provider' AND s.key = p.key)
+                   OR (s.target = 'stream' AND s.key =
+                       m.stream || ':' || lower(split_part(x.email, '@', 2)))))
+            """,
+            [list(WAITING_REASONS), _LIMIT],
         )
         released: int = cursor.rowcount
     return released
 
 
-def _fates(expired: Iterable[Message]) -> dict[UUID, Verdict | None]:
-    batches: dict[UUID, list[UUID]] = defaultdict(list)
-    for message in expired:
-        assert message.handover_id is not None  # set by the move to dispatching
-        batches[message.handover_id].append(message.pk)
-    fates: dict[UUID, Verdict | None] = {}
-    for handover_id, messages in batches.items():
-        fates |= revoke(handover_id, messages)
-    return fates
-
-
 def _move(message: Message, fate: Verdict | None) -> Settled:
     if fate is None:
-        return Settled(message.pk, message.attempts, MessageState.QUEUED)
-    return settled(message.pk, message.attempts, fate, failures=message.failures)
+        return _never_begun(message)
+    return settled(message, message.attempts, fate)
 
 
 def _proven(message: Message, accepted: bool) -> Settled:
     if accepted:
-        return settled(
-            message.pk, message.attempts, Verdict(Outcome.ACCEPTED), failures=message.failures
-        )
-    return Settled(message.pk, message.attempts, MessageState.QUEUED)
+        return settled(message, message.attempts, Verdict(Outcome.ACCEPTED))
+    return _never_begun(message)
+
+
+def _never_begun(message: Message) -> Settled:
+    in_doubt = message.replay_until is not None
+    state = MessageState.RETRY if in_doubt else MessageState.QUEUED
+    return Settled(message.pk, message.attempts, state, never_begun=True)

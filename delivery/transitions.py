@@ -6,6 +6,7 @@ leaves and, where one is held, the lease; a row that is no longer there is not m
     dispatching → queued (provably not begun)
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,8 @@ class Departure:
     route: str
     email: str
     email_normalized: str
+    sending_domain: str
+    wire_hash: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Refused:
     state: MessageState
     reason: Reason
     detail: str = ""
+    delay: float = 0.0
+    """Seconds after which it may be asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,11 @@ class Settled:
     delay: float = 0.0
     failed: bool = False
     verdict: str = ""
+    replayable: float = 0.0
+    """With RETRY: it may have been taken, and for so many seconds from the first hand-over on the
+    same call is answered with the first one's result."""
+    never_begun: bool = False
+    """Nothing was handed over; what an earlier hand-over left in doubt stays so."""
 
 
 _CLAIM = """
@@ -63,14 +73,16 @@ _CLAIM = """
         WHERE state IN ('queued', 'retry') AND stream = %(stream)s
               AND due_at <= statement_timestamp() AND (crashes > 0) = %(crashed)s
         ORDER BY due_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
-    RETURNING m.*
+    RETURNING m.*, coalesce(m.replay_until <= statement_timestamp(), false) AS is_too_late
 """
 
 _REFUSE = """
     UPDATE delivery_message AS m
-    SET state = r.state, reason = r.reason, detail = r.detail, lease_owner = '', lease_until = NULL
-    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[])
-         AS r (id, state, reason, detail)
+    SET state = r.state, reason = r.reason, detail = r.detail, lease_owner = '', lease_until = NULL,
+        due_at = CASE WHEN r.delay > 0 THEN statement_timestamp() + r.delay * interval '1 second'
+                      ELSE m.due_at END
+    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::float8[])
+         AS r (id, state, reason, detail, delay)
     WHERE m.id = r.id AND m.state = 'claimed' AND m.lease_owner = %s
     RETURNING m.id
 """
@@ -80,7 +92,7 @@ _PUT_OFF = """
     SET state = 'queued', due_at = statement_timestamp() + p.delay * interval '1 second',
         lease_owner = '', lease_until = NULL
     FROM unnest(%s::uuid[], %s::float8[]) AS p (id, delay)
-    WHERE m.id = p.id AND m.state = 'claimed' AND m.lease_owner = %s
+    WHERE m.id = p.id AND m.state IN ('claimed', 'dispatching') AND m.lease_owner = %s
     RETURNING m.id
 """
 
@@ -88,10 +100,12 @@ _DISPATCH = """
     UPDATE delivery_message AS m
     SET state = 'dispatching', attempts = m.attempts + 1, handover_id = %s, reason = '',
         detail = '', provider_id = d.provider_id, route = d.route, email = d.email,
-        email_normalized = d.email_normalized,
+        email_normalized = d.email_normalized, wire_hash = d.wire_hash,
+        sending_domain = d.sending_domain, handed_over_at = statement_timestamp(),
         lease_until = statement_timestamp() + %s * interval '1 second'
-    FROM unnest(%s::uuid[], %s::bigint[], %s::text[], %s::text[], %s::text[])
-         AS d (id, provider_id, route, email, email_normalized)
+    FROM unnest(%s::uuid[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[],
+                %s::bytea[])
+         AS d (id, provider_id, route, email, email_normalized, sending_domain, wire_hash)
     WHERE m.id = d.id AND m.state = 'claimed' AND m.lease_owner = %s
           AND m.lease_until > statement_timestamp()
     RETURNING m.id, m.attempts
@@ -108,14 +122,19 @@ _PROVEN = (
 _SETTLE = f"""
     WITH outcome AS (
         SELECT * FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[],
-                             %s::float8[], %s::bool[], %s::text[])
-             AS s (id, attempt, state, reason, detail, esp_id, delay, failed, verdict)
+                             %s::float8[], %s::bool[], %s::text[], %s::float8[], %s::bool[])
+             AS s (id, attempt, state, reason, detail, esp_id, delay, failed, verdict, replayable,
+                   never_begun)
     ), moved AS (
         UPDATE delivery_message AS m
         SET state = CASE WHEN {_PROVEN} THEN 'sent' ELSE s.state END,
             reason = CASE WHEN {_PROVEN} THEN '' ELSE s.reason END, detail = s.detail,
             esp_id = CASE WHEN s.esp_id = '' THEN m.esp_id ELSE s.esp_id END,
             failures = m.failures + s.failed::int,
+            replay_until = CASE
+                WHEN s.replayable > 0 THEN coalesce(
+                    m.replay_until, m.handed_over_at + s.replayable * interval '1 second')
+                WHEN s.never_begun THEN m.replay_until END,
             due_at = statement_timestamp() + s.delay * interval '1 second',
             sent_at = CASE WHEN s.state = 'sent' OR {_PROVEN}
                            THEN statement_timestamp() ELSE m.sent_at END,
@@ -132,6 +151,30 @@ _SETTLE = f"""
     )
     SELECT id FROM moved
 """  # noqa: S608 - a constant of this module
+
+MAX_CRASHES = 3
+"""A message on which so many workers died, or batches failed, is given up."""
+
+# In doubt it is not ours to call dead.
+_BURIED = """
+    SET state = CASE WHEN m.crashes + 1 < %s THEN 'queued'
+                     WHEN m.replay_until IS NULL THEN 'dead' ELSE 'unknown' END,
+        reason = CASE WHEN m.crashes + 1 < %s THEN m.reason
+                      WHEN m.replay_until IS NULL THEN 'crashed' ELSE 'outcome_unknown' END,
+        crashes = m.crashes + 1, lease_owner = '', lease_until = NULL
+"""
+
+_GIVE_BACK_FAILED = f"""
+    UPDATE delivery_message AS m {_BURIED}
+    WHERE m.id = ANY(%s) AND m.state IN ('claimed', 'dispatching') AND m.lease_owner = %s
+    RETURNING m.id
+"""
+
+_RECOVER_CLAIMED = f"""
+    UPDATE delivery_message AS m {_BURIED}
+    WHERE m.state = 'claimed' AND m.lease_until < statement_timestamp()
+    RETURNING m.state
+"""
 
 _RELEASE = f"""
     UPDATE delivery_message AS m
@@ -157,8 +200,14 @@ def claim(
     return sorted(Message.objects.raw(_CLAIM, parameters), key=lambda m: (m.due_at, m.pk))
 
 
+def recover_claimed() -> Counter[str]:
+    """claimed with an expired lease → queued, or given up; the states they went to."""
+    return Counter(state for (state,) in _run(_RECOVER_CLAIMED, (MAX_CRASHES, MAX_CRASHES)))
+
+
 def put_off(delays: Mapping[UUID, float], *, owner: str) -> set[UUID]:
-    """claimed → queued, due after so many seconds: it was not their turn."""
+    """claimed or dispatching → queued, due after so many seconds, by the worker that holds them
+    and has not begun them."""
     columns = (list(delays), list(delays.values()), owner)
     return {message_id for (message_id,) in _run(_PUT_OFF, columns)}
 
@@ -172,6 +221,7 @@ def refuse(refused: Sequence[Refused], *, owner: str) -> set[UUID]:
         [r.state.value for r in refused],
         [r.reason.value for r in refused],
         [r.detail[:500] for r in refused],
+        [r.delay for r in refused],
         owner,
     )
     return {message_id for (message_id,) in _run(_REFUSE, columns)}
@@ -191,6 +241,8 @@ def dispatch(
         [d.route for d in departures],
         [d.email for d in departures],
         [d.email_normalized for d in departures],
+        [d.sending_domain for d in departures],
+        [d.wire_hash for d in departures],
         owner,
     )
     return dict(_run(_DISPATCH, columns))
@@ -212,8 +264,17 @@ def settle(settled: Sequence[Settled]) -> set[UUID]:
         [s.delay for s in settled],
         [s.failed for s in settled],
         [s.verdict for s in settled],
+        [s.replayable for s in settled],
+        [s.never_begun for s in settled],
     )
     return {message_id for (message_id,) in _run(_SETTLE, columns)}
+
+
+def give_back_failed(messages: Iterable[UUID], *, owner: str) -> set[UUID]:
+    """claimed or dispatching → queued, or dead in the end: making or promising the batch failed,
+    and one of them may be why. They come again alone."""
+    rows = _run(_GIVE_BACK_FAILED, (MAX_CRASHES, MAX_CRASHES, list(messages), owner))
+    return {message_id for (message_id,) in rows}
 
 
 def release(messages: Iterable[UUID], *states: MessageState, owner: str) -> set[UUID]:

@@ -8,6 +8,7 @@ from django import forms
 from django.contrib import admin
 from django.db.models import Exists, OuterRef, QuerySet
 from django.http import HttpRequest
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.widgets import (
@@ -20,52 +21,62 @@ from common.admin.operations import Operation, OperationsMixin
 from common.admin.words import badge
 from delivery.models import Provider, Sender, Switch
 from delivery.routes import RouteError, configured_backend, route_of
-from delivery.services import make_default_sender, resume_sending, stop_sending
+from delivery.services import make_default_sender, resume_sending, stop_sending, try_again
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Whoever may edit providers must not be able to have our own secrets sent to a URL of theirs.
 _NOT_A_PROVIDERS = frozenset(
     "SECRET_KEY SECRET_KEY_FALLBACKS ADDRESS_HASH_KEY DATABASE_URL REDIS_URL CELERY_BROKER_URL "
-    "WEBHOOK_SECRET PATH".split()
+    "WEBHOOK_SECRET EMAIL_URL RABBITMQ_URL PATH HOME".split()
 )
+_NOT_A_PROVIDERS_PREFIXES = ("EMAILAUTO_", "KAFKA_", "DJANGO_", "POSTGRES_", "VALKEY_")
+
+_MOST_AT_ONCE = 64
+_WHAT_IT_IS = ("key", "backend", "status", "secret_env", "secret", "api_url", "is_active")
 
 
 class ProviderForm(ModelForm[Provider]):
-    """Takes the name of an environment variable and refuses what looks like the secret itself."""
+    """Takes the names of environment variables and refuses what looks like the secret itself."""
 
     api_url = forms.URLField(
         label="API URL",
         required=False,
         assume_scheme="https",
         widget=UnfoldAdminURLInputWidget(),
-        help_text="Empty: the provider's own.",
+        help_text="Empty: the provider's own. SES: its region's, "
+        "e.g. https://email.eu-west-1.amazonaws.com.",
     )
 
     class Meta:
         model = Provider
-        fields: ClassVar[list[str]] = [
-            "key",
-            "backend",
-            "secret_env",
-            "api_url",
-            "rate_limit",
-            "is_active",
-        ]
+        fields = "__all__"
         labels: ClassVar[dict[str, str]] = {
             "secret_env": "Secret's variable",
             "is_active": "Active",
+            "rate_limit": "Per second",
+            "concurrency": "At once",
+            "hourly_cap": "Per hour",
+            "daily_cap": "Per day",
         }
 
     def clean_secret_env(self) -> str:
-        name: str = self.cleaned_data["secret_env"].strip()
-        if name and not _VARIABLE.fullmatch(name):
-            raise forms.ValidationError(
-                "This is the name of an environment variable, e.g. POSTMARK_API_KEY, "
-                "never the secret itself."
-            )
-        if name.upper() in _NOT_A_PROVIDERS:
-            raise forms.ValidationError("This variable belongs to the application itself.")
-        return name
+        names = [name.strip() for name in self.cleaned_data["secret_env"].split(",")]
+        for name in filter(None, names):
+            if not _VARIABLE.fullmatch(name):
+                raise forms.ValidationError(
+                    "This is the name of an environment variable, e.g. POSTMARK_API_KEY, "
+                    "never the secret itself."
+                )
+            name = name.upper()
+            if name in _NOT_A_PROVIDERS or name.startswith(_NOT_A_PROVIDERS_PREFIXES):
+                raise forms.ValidationError("This variable belongs to the application itself.")
+        return ", ".join(filter(None, names))
+
+    def clean_concurrency(self) -> int:
+        concurrency: int = self.cleaned_data["concurrency"]
+        if not 1 <= concurrency <= _MOST_AT_ONCE:
+            raise forms.ValidationError(f"Between 1 and {_MOST_AT_ONCE}.")
+        return concurrency
 
 
 def _stop(request: HttpRequest, ids: list[Any], data: dict[str, Any]) -> str:
@@ -81,25 +92,27 @@ def _resume(_request: HttpRequest, ids: list[Any], _data: dict[str, Any]) -> str
     return f"Mail through {provider} leaves again; held messages released: {released}."
 
 
+def _try_again(_request: HttpRequest, ids: list[Any], _data: dict[str, Any]) -> str:
+    provider = Provider.objects.get(pk=ids[0])
+    moved = try_again(provider)
+    return f"{provider} is tried again at once; messages that waited for it: {moved}."
+
+
 @admin.register(Provider)
 class ProviderAdmin(OperationsMixin[Provider]):
     """A way out. Secrets stay in the environment; here stands the variable's name."""
 
     form = ProviderForm
     change_form_template = "admin/operated.html"
-    list_display = ["key", "kind", "status", "secret", "rate", "switched"]
+    list_display = ["key", "kind", "status", "secret", "rate", "pool", "switched"]
+    list_select_related = ["circuit"]
     search_fields = ["key"]
     readonly_fields = ["status", "secret"]
-    fields = [
-        "key",
-        "backend",
-        "status",
-        "secret_env",
-        "secret",
-        "api_url",
-        "rate_limit",
-        "is_active",
-    ]
+    fieldsets = (
+        (None, {"fields": _WHAT_IT_IS}),
+        ("How fast", {"fields": ("rate_limit", "concurrency", "hourly_cap", "daily_cap")}),
+        ("Which mail", {"fields": ("carries", "regions", "pool", "priority")}),
+    )
     operations = (
         Operation(
             name="stop",
@@ -116,6 +129,14 @@ class ProviderAdmin(OperationsMixin[Provider]):
             icon="power_settings_new",
             run=_resume,
             when=lambda provider: provider.is_stopped,
+            primary=True,
+        ),
+        Operation(
+            name="try-again",
+            label="Try again now",
+            icon="refresh",
+            run=_try_again,
+            when=lambda provider: _is_open(provider),
             primary=True,
         ),
     )
@@ -144,6 +165,16 @@ class ProviderAdmin(OperationsMixin[Provider]):
             route_of(provider)
         except RouteError as error:
             return badge(error, "red")
+        health = provider.health
+        if _is_open(provider):
+            until = f"{timezone.localtime(health.open_until or health.slow_until):%H:%M:%S}"
+            words = "down" if health.open_until else "asked for a pause"
+            return format_html(
+                '{} <span class="ea-faint">until {}: {}</span>',
+                badge(words, "red" if health.open_until else "amber"),
+                until,
+                health.reason,
+            )
         if provider.backend != Provider.Backend.CONFIGURED:
             return badge("ready", "green")
         return badge(f"ready, delivers to: {configured_backend()}", "green")
@@ -153,7 +184,7 @@ class ProviderAdmin(OperationsMixin[Provider]):
         name = provider.secret_env
         if not name:
             return format_html('<span class="ea-faint">{}</span>', "none needed or named")
-        here = bool(os.environ.get(name))
+        here = all(os.environ.get(one.strip()) for one in name.split(","))
         words = ("is set", "green") if here else ("is not set in this process", "red")
         return format_html('<span class="ea-mono">{}</span> {}', name, badge(*words))
 
@@ -165,6 +196,12 @@ class ProviderAdmin(OperationsMixin[Provider]):
     def switched(self, provider: Provider) -> SafeString:
         stopped = getattr(provider, "is_stopped", False)
         return badge("stopped", "red") if stopped else badge("on", "green")
+
+
+def _is_open(provider: Provider) -> bool:
+    health = provider.health
+    paused = health.slow_until is not None and health.slow_until > timezone.now()
+    return health.open_until is not None or paused
 
 
 class SenderForm(ModelForm[Sender]):

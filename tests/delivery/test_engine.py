@@ -1,11 +1,13 @@
 """Delivery: due messages in, mails out, every outcome recorded."""
 
+import contextlib
 from datetime import timedelta
 from pkgutil import resolve_name
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import DataError, OperationalError, connection
+from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
 from common.addresses import parse_address
@@ -14,14 +16,20 @@ from contacts.models import Contact
 from contacts.services import record_consent
 from contacts.states import ConsentState, TopicPolicy
 from content.services import published_versions
-from delivery import transitions
+from delivery import recovery, transitions
 from delivery.engine import deliver_batch, drain
-from delivery.models import Attempt, Message, SandboxMail, Switch
+from delivery.models import Attempt, Message, SandboxMail, Sender, Switch
 from delivery.services import replay_messages, resume_sending, stop_sending
 from delivery.states import Stream
 from suppression.services import SuppressionRequest, suppress_addresses
 from suppression.states import SuppressionReason
-from tests.factories import MessageFactory, ProviderFactory, TemplateFactory, TopicFactory
+from tests.factories import (
+    MessageFactory,
+    ProviderFactory,
+    SenderFactory,
+    TemplateFactory,
+    TopicFactory,
+)
 from tests.outage import drop_database_connection
 
 pytestmark = pytest.mark.django_db
@@ -274,3 +282,29 @@ def test_outcome_is_recorded_once_the_database_is_back(monkeypatch: pytest.Monke
     deliver()
     assert states() == [("sent", "")]
     assert Attempt.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_message_that_makes_its_batch_fail_is_isolated_and_given_up() -> None:
+    good = MessageFactory.create_batch(5)
+    bad = MessageFactory(attempts=32_767)  # one more and the column overflows
+    for _ in range(12):
+        with contextlib.suppress(DataError):
+            deliver_batch(Stream.TRANSACTIONAL, limit=10)
+        with contextlib.suppress(DataError):
+            deliver_batch(Stream.TRANSACTIONAL, limit=1, crashed=True)
+    assert states(pk=bad.pk) == [("dead", "crashed")]
+    assert states(pk__in=[message.pk for message in good]) == [("sent", "")] * 5
+    assert SandboxMail.objects.count() == 5
+
+
+def test_sender_that_is_set_up_later_sends_what_waited_for_it() -> None:
+    message = MessageFactory(sender=None)
+    Sender.objects.all().delete()
+    deliver()
+    assert states() == [("held", "no_sender")]
+    SenderFactory(is_default=True)
+    Message.objects.filter(pk=message.pk).update(due_at=Now())
+    recovery.recover()
+    deliver()
+    assert states() == [("sent", "")]

@@ -1,0 +1,114 @@
+"""`python -m tests.delivery.crashing POINT SIGNAL`: a worker that gets a signal at a point.
+
+It runs the real drain in a process of its own and, the first time it comes to the point, sends
+itself the signal: SIGKILL as the machine's end does, SIGSTOP as a frozen virtual machine is.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from celery import Celery
+from kombu import Connection
+
+POINTS = {
+    "claimed": ("delivery.transitions", "claim", "after"),
+    "rendering": ("delivery.departures", "build_outbound", "before"),
+    "before the promise": ("delivery.transitions", "dispatch", "before"),
+    "promised, not committed": ("delivery.transitions", "dispatch", "after"),
+    "promised": ("delivery.engine", "hand_over", "before"),
+    "begun": ("delivery.handover", "_call", "before"),
+    "answered": ("delivery.handover", "_call", "after"),
+    "not recorded": ("delivery.engine", "record", "before"),
+    "recorded": ("delivery.engine", "record", "after"),
+}
+
+
+def start(point: str, number: int = signal.SIGKILL) -> "subprocess.Popen[bytes]":
+    """Start one on the database and the Redis of the test, which has to be a transactional one.
+    Without a point it works as usual."""
+    command = [sys.executable, "-m", "tests.delivery.crashing", point, str(int(number))]
+    return subprocess.Popen(command, env=_environment(broker="memory://"))
+
+
+@contextmanager
+def celery_worker(*, lease_seconds: int = 60) -> "Iterator[subprocess.Popen[bytes]]":
+    """A real worker of the transactional lane, whose bell rings again and again."""
+    from django.conf import settings
+
+    command = "-m celery -A emailauto worker --concurrency 2 -Q transactional --without-mingle"
+    process = subprocess.Popen(
+        [sys.executable, *command.split(), "--without-gossip"],
+        env=_environment(broker=settings.REDIS_URL) | {"LEASE_SECONDS": str(lease_seconds)},
+    )
+    over = threading.Event()
+    ringer = threading.Thread(target=_ring, args=(settings.REDIS_URL, over), daemon=True)
+    ringer.start()
+    try:
+        yield process
+    finally:
+        over.set()
+        ringer.join()
+        if process.poll() is None:
+            process.kill()
+            process.wait(30)
+
+
+def _ring(broker: str, over: threading.Event) -> None:
+    # As Celery's own setting it would stand behind the variable CELERY_BROKER_URL.
+    with Celery(set_as_current=False) as bell, Connection(broker) as connection:
+        while not over.wait(0.3):
+            bell.send_task("drain.transactional", queue="transactional", connection=connection)
+
+
+def _environment(*, broker: str) -> dict[str, str]:
+    from django.conf import settings
+    from django.db import connection
+
+    database = urlsplit(os.environ["DATABASE_URL"])._replace(
+        path=f"/{connection.settings_dict['NAME']}"
+    )
+    return {
+        **os.environ,
+        "DATABASE_URL": urlunsplit(database),
+        "REDIS_URL": settings.REDIS_URL,
+        "CELERY_BROKER_URL": broker,
+        "LEASE_SECONDS": "60",
+    }
+
+
+def _trap(point: str, number: int) -> None:
+    module_name, name, when = POINTS[point]
+    module = import_module(module_name)
+    as_usual: Callable[..., Any] = getattr(module, name)
+
+    def trapped(*args: Any, **kwargs: Any) -> Any:
+        setattr(module, name, as_usual)
+        if when == "before":
+            os.kill(os.getpid(), number)
+        result = as_usual(*args, **kwargs)
+        if when == "after":
+            os.kill(os.getpid(), number)
+        return result
+
+    setattr(module, name, trapped)
+
+
+if __name__ == "__main__":
+    import django
+
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "emailauto.settings")
+    django.setup()
+    from delivery.engine import drain
+
+    if sys.argv[1]:
+        _trap(sys.argv[1], int(sys.argv[2]))
+    with suppress(KeyboardInterrupt):
+        drain("transactional", budget=10)
