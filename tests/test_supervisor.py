@@ -573,6 +573,7 @@ SLEEP = "import time; time.sleep(600)"
 programs.prepare = lambda workplace: workplace.process("prepare", "-c", PREPARE)
 programs.web = lambda workplace, host, port: workplace.process("web", "-c", WEB, str(port))
 programs.worker = lambda workplace: workplace.process("worker", "-c", SLEEP)
+programs.bulk_worker = lambda workplace: workplace.process("bulk-worker", "-c", SLEEP)
 programs.beat = lambda workplace: workplace.process("beat", "-c", SLEEP)
 health.STUCK_SECONDS = 1.0
 stack._HEALTH_SECONDS = 0.3
@@ -639,7 +640,9 @@ def test_stack_announces_itself_and_leaves_nothing_running(stack: Running) -> No
     announced = stack.read()
     pids = stack.pids
 
-    assert sorted(pids) == ["beat", "postgres", "supervisor", "valkey", "web", "worker"]
+    assert sorted(pids) == [
+        *("beat", "bulk-worker", "postgres", "supervisor", "valkey", "web", "worker")
+    ]
     assert pids["supervisor"] == process.pid
     assert announced["admin_url"] == f"{announced['url']}/admin/"
     assert announced["inbox_url"] == f"{announced['url']}/admin/delivery/sandboxmail/"
@@ -730,7 +733,7 @@ def test_stack_stops_with_the_reason_when_the_preparation_fails(stack: Running) 
 
 def test_stack_uses_the_servers_it_is_given(stack: Running) -> None:
     stack.start(DATABASE_URL="postgres://db.example/x", REDIS_URL="redis://cache.example/0")
-    assert sorted(stack.pids) == ["beat", "supervisor", "web", "worker"]
+    assert sorted(stack.pids) == ["beat", "bulk-worker", "supervisor", "web", "worker"]
     written = (stack.var / "embedded.env").read_text()
     assert "DATABASE_URL=" not in written
     assert "CELERY_BROKER_URL=redis://cache.example/0\n" in written

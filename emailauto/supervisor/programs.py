@@ -9,7 +9,9 @@ from pathlib import Path
 
 from emailauto.processes import Process
 
-_LANES = "events,timers,transactional,marketing,feedback,outgoing,bulk,maintenance"
+# What somebody waits for, and what may take its time: a broadcast never stands before a receipt.
+_PROMPT_LANES = "events,timers,transactional,feedback,maintenance"
+_BULK_LANES = "marketing,outgoing,bulk"
 _MOST_WEB_WORKERS = 4
 
 
@@ -54,18 +56,21 @@ def web(workplace: Workplace, *, host: str, port: int) -> Process:
 
 
 def worker(workplace: Workplace) -> Process:
-    """Drain every lane."""
+    """Drain the lanes that somebody waits for."""
+    return _worker(workplace, "worker", _PROMPT_LANES, processes=max(2, _cores()))
+
+
+def bulk_worker(workplace: Workplace) -> Process:
+    """Drain the others."""
+    return _worker(workplace, "bulk-worker", _BULK_LANES, processes=2)
+
+
+def _worker(workplace: Workplace, name: str, lanes: str, *, processes: int) -> Process:
     return workplace.process(
-        "worker",
+        name,
         *("-m", "celery", "-A", "emailauto", "worker", "--loglevel", "INFO"),
-        *(
-            "--concurrency",
-            str(max(2, _cores())),
-            "-Q",
-            _LANES,
-            "--without-mingle",
-            "--without-gossip",
-        ),
+        *("--hostname", f"{name}@%h", "--concurrency", str(processes), "-Q", lanes),
+        *("--without-mingle", "--without-gossip"),
     )
 
 

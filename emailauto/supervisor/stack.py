@@ -99,6 +99,7 @@ class Stack:
         login = self._prepare(programs.prepare(workplace))
         self._family.start(programs.web(workplace, host=host, port=port))
         self._family.start(programs.worker(workplace))
+        self._family.start(programs.bulk_worker(workplace))
         self._family.start(programs.beat(workplace))
         self._wait_until_ready(url)
         self._announce(url, port, login, environment)

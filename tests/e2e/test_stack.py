@@ -86,16 +86,17 @@ class Stack:
     @property
     def said(self) -> str:
         """The ends of the logs, for a failure that has to be understood."""
-        logs = (self.var / "log" / f"{name}.log" for name in ("worker", "beat", "web"))
+        logs = (
+            self.var / "log" / f"{name}.log" for name in ("worker", "bulk-worker", "beat", "web")
+        )
         return self.output[-1_000:] + "".join(
             f"\n{log}: {log.read_text()[-3_000:]}" for log in logs
         )
 
-    def kill(self, name: str) -> None:
-        try:
-            os.kill(self.run["pids"][name], signal.SIGKILL)
-        except (ProcessLookupError, FileNotFoundError, KeyError):
-            return
+    def kill(self, *names: str) -> None:
+        for name in names:
+            with suppress(ProcessLookupError, FileNotFoundError, KeyError):
+                os.kill(self.run["pids"][name], signal.SIGKILL)
 
     def stop(self) -> None:
         self.http.close()
@@ -183,7 +184,7 @@ def test_same_events_from_four_clients_while_workers_are_killed_are_mailed_once(
         answers = clients.map(stack.post, posts)
         for _ in range(3):
             time.sleep(0.7)
-            stack.kill("worker")
+            stack.kill("worker", "bulk-worker")
         assert set(answers) == {202}
     done = eventually(lambda: stack.states(prefix) == {"sent": 60}, 60)
     assert done, stack.states(prefix)
@@ -257,7 +258,7 @@ def test_email_url_makes_it_send_to_that_server() -> None:
         with ThreadPoolExecutor(4) as clients:
             answers = clients.map(stack.post, events)
             time.sleep(0.3)
-            stack.kill("worker")
+            stack.kill("worker", "bulk-worker")
             assert set(answers) == {202}
         settled = ("sent", "unknown")
         eventually(lambda: sum(stack.states(prefix)[state] for state in settled) == 40, 60)
