@@ -160,6 +160,7 @@ UNFOLD: dict[str, Any] = {
                 "separator": True,
                 "items": [
                     _item("Providers", "dns", "delivery", "provider"),
+                    _item("Warm-ups", "trending_up", "delivery", "warmup"),
                     _item("Senders", "alternate_email", "delivery", "sender"),
                     _item("Switches", "power_settings_new", "delivery", "switch"),
                     _item("Periodic tasks", "schedule", "django_celery_beat", "periodictask"),

@@ -9,8 +9,19 @@ from common.addresses import address_hash
 from common.clock import now
 from contacts.models import Consent, Subscription
 from contacts.states import ConsentState
-from delivery.models import Attempt, Message, SandboxMail, Sender, Switch
+from delivery.models import (
+    Attempt,
+    Message,
+    Quota,
+    SandboxMail,
+    Sender,
+    Switch,
+    Warmup,
+    WarmupPlan,
+    WarmupStage,
+)
 from delivery.states import MessageState, Reason
+from delivery.warmup import limit_name
 from events.models import Rejection, SeenType
 from events.states import EventState, RefusalCode
 from suppression.models import Suppression
@@ -159,6 +170,20 @@ def make_switch() -> Switch:
     return Switch.objects.create(target="provider", key=f"p-{next(_numbers)}", note=EVIL)
 
 
+def make_warmup() -> Warmup:
+    number = next(_numbers)
+    plan = WarmupPlan.objects.create(key=f"w-{number}", name=EVIL, days=[10, 20])
+    warmup = Warmup.objects.create(
+        provider=ProviderFactory(), domain=f"d{number}.example.com", plan=plan
+    )
+    WarmupStage.objects.create(
+        warmup=warmup, mailboxes="gmail", judged_on=now().date(), note=EVIL[:200]
+    )
+    name = f"{limit_name(warmup.provider_id, warmup.domain, 'gmail')}:day"
+    Quota.objects.create(name=name, starts_at=now(), most=10, used=7)
+    return warmup
+
+
 LISTS: dict[str, Callable[[], Any]] = {
     "campaigns_campaign": make_campaign,
     "campaigns_enrollment": make_enrollment,
@@ -178,4 +203,6 @@ LISTS: dict[str, Callable[[], Any]] = {
     "delivery_provider": lambda: ProviderFactory(key=f"provider-{next(_numbers)}"),
     "delivery_sender": make_sender,
     "delivery_switch": make_switch,
+    "delivery_warmup": make_warmup,
+    "delivery_warmupplan": lambda: make_warmup().plan,
 }

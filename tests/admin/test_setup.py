@@ -14,7 +14,8 @@ from tests.factories import MessageFactory, ProviderFactory, SenderFactory, Topi
 
 
 def _provider_form(**fields: object) -> dict[str, object]:
-    return {"key": "main", "backend": "postmark", "is_active": "on", **fields}
+    form = {"key": "main", "backend": "postmark", "concurrency": "4", "priority": "100"}
+    return {**form, "is_active": "on", **fields}
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,10 @@ def _provider_form(**fields: object) -> dict[str, object]:
         ("sk-live-123.abc", False),
         ("SECRET_KEY", False),
         ("database_url", False),
+        ("EMAIL_URL", False),
+        ("EMAILAUTO_DEMO_PASSWORD", False),
+        ("A_KEY, KAFKA_OPTIONS", False),
+        ("A_KEY, ANOTHER_KEY", True),
     ],
 )
 def test_provider_takes_a_variables_name_and_no_secret(
