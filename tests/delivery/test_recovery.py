@@ -1,10 +1,15 @@
 """What is left when workers die, and what the sweep makes of it."""
 
+import fcntl
+import os
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
+from tempfile import gettempdir
 from uuid import UUID
 
 import pytest
+import redis
 
 from common.clock import now
 from common.ids import uuid7
@@ -139,24 +144,30 @@ def test_flushed_journal_makes_the_batch_unknown() -> None:
     assert set(states().values()) == {"unknown"}
 
 
-# What is set here counts for every test that uses this server.
+# What is set here counts for every test that uses this server, also those of other processes.
 @pytest.fixture(params=["always", "everysec"])
 def log_of_valkey(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr("delivery.journal._policy", None)  # what the server said a moment ago
     client = redis_client()
+    port = client.connection_pool.connection_kwargs["port"]
+    with (Path(gettempdir()) / f"valkey-{port}-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield from _synced(client, request.param)
+    forget_client()
+
+
+def _synced(client: redis.Redis, policy: str) -> Iterator[str]:
     # A log that is synced on a busy machine takes its time; what is tested is what is believed.
     client.connection_pool.connection_kwargs["socket_timeout"] = 20
     client.connection_pool.disconnect()
     before = client.config_get("append*")
     client.config_set("appendonly", "yes")
-    client.config_set("appendfsync", request.param)
-    yield request.param
+    client.config_set("appendfsync", policy)
+    yield policy
     client.config_set("appendonly", before["appendonly"])
     client.config_set("appendfsync", before["appendfsync"])
-    forget_client()
 
 
-@pytest.mark.xdist_group("valkey-settings")
 def test_journal_written_to_another_process_counts_if_that_one_synced(log_of_valkey: str) -> None:
     begun, untouched = messages = smtp_messages(2)
     handover_id = dispatched(messages)
