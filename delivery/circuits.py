@@ -74,8 +74,10 @@ def _opened(state: State, at_least: float, now: datetime) -> State:
     return replace(state, trips=state.trips + 1, open_until=now + timedelta(seconds=pause))
 
 
-def note(handed: Sequence[Handed]) -> None:
-    """Remember how the providers answered. No query while all is well."""
+def note(handed: Sequence[Handed]) -> bool:
+    """Remember how the providers answered; True if that changed anything. No query while all is
+    well."""
+    has_changed = False
     answers: dict[Provider, list[Answered]] = defaultdict(list)
     for item in handed:
         answered = Answered(item.verdict, item.departed.is_probe)
@@ -84,6 +86,8 @@ def note(handed: Sequence[Handed]) -> None:
         if _is_clean(provider) and all(_is_fine(one.verdict) for one in said):
             continue
         _write(provider, said)
+        has_changed = True
+    return has_changed
 
 
 def _is_clean(provider: Provider) -> bool:

@@ -39,6 +39,7 @@ from delivery.models import Message, Provider
 from delivery.quotas import give_back
 from delivery.recording import record
 from delivery.routes import Route, RouteError, route_of
+from delivery.routing import forget_routes
 from delivery.states import MessageState, Stream
 from delivery.transitions import Departure, Refused
 from delivery.verdicts import Blame
@@ -64,9 +65,10 @@ def drain(stream: str, *, budget: float) -> bool:
     limit = BATCH[Stream(stream)]
     more = more_crashed = True
     while (more or more_crashed) and time.monotonic() < deadline:
+        if more_crashed:
+            # One at a time: a message that kills its worker must not take neighbours along.
+            more_crashed = deliver_batch(stream, limit=1, crashed=True)
         more = deliver_batch(stream, limit=limit)
-        # One at a time: a message that kills its worker must not take neighbours along.
-        more_crashed = deliver_batch(stream, limit=1, crashed=True)
     return more or more_crashed
 
 
@@ -290,7 +292,8 @@ class _Batch:
     def _hand_over(self, departed: Sequence[Departed], journal: Journal | None) -> None:
         handed = hand_over(departed, self._routes, journal, _what_stops)
         record(handed, journal)
-        circuits.note(handed)
+        if circuits.note(handed):
+            forget_routes()
         begun = {h.departed.outbound.message.pk for h in handed}
         rest = [item for item in departed if item.outbound.message.pk not in begun]
         if rest:

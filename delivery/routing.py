@@ -4,6 +4,7 @@ while that one is down. Deciding is pure; loading is one query.
 Only mail that provably no provider has is ever routed: what is `unknown` is not claimed.
 """
 
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -152,8 +153,43 @@ class Router:
         return Way(provider, is_probe=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """What changes seldom, and when it was read."""
+
+    providers: Mapping[int, Provider]
+    pauses: Mapping[int, Pause]
+    warmups: Warmups
+    read_at: float
+
+    @property
+    def is_fresh(self) -> bool:
+        return time.monotonic() - self.read_at < settings.ROUTING_CACHE_SECONDS
+
+
+_snapshot: _Snapshot | None = None
+
+
 def load_router(stopped: Collection[str]) -> Router:
-    """A router over all providers. Two queries; with limits or warm-ups up to four."""
+    """A router over all providers. No query where it was asked a moment ago, else two; with limits
+    or warm-ups one or two more."""
+    global _snapshot
+    if _snapshot is None or not _snapshot.is_fresh:
+        _snapshot = _read()
+    known, usage = _snapshot, Usage()
+    if known.warmups or any(limits_of(provider) for provider in known.providers.values()):
+        usage.load()
+    return Router(known.providers, known.pauses, stopped, known.warmups, usage)
+
+
+def forget_routes() -> None:
+    """A provider's circuit has changed: the next batch of this process has to know."""
+    global _snapshot
+    _snapshot = None
+
+
+def _read() -> _Snapshot:
+    read_at = time.monotonic()
     rows = Provider.objects.select_related("circuit").annotate(
         open_for=Extract(F("circuit__open_until") - Now(), "epoch"),
         slow_for=Extract(F("circuit__slow_until") - Now(), "epoch"),
@@ -162,10 +198,7 @@ def load_router(stopped: Collection[str]) -> Router:
     for provider in rows:
         providers[provider.pk] = provider
         pauses[provider.pk] = Pause(_seconds(provider.open_for), _seconds(provider.slow_for))
-    warmups, usage = load_warmups(), Usage()
-    if warmups or any(limits_of(provider) for provider in providers.values()):
-        usage.load()
-    return Router(providers, pauses, stopped, warmups, usage)
+    return _Snapshot(providers, pauses, load_warmups(), read_at)
 
 
 def reason_of(limit: Limit) -> Reason:

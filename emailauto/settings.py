@@ -125,6 +125,8 @@ RABBITMQ_URL: str = env("RABBITMQ_URL", default="") or (
 # --- The engine's clockwork ---------------------------------------------------------------
 
 LEASE_SECONDS = env.int("LEASE_SECONDS", default=120)
+# How old what a batch knows of providers, circuits and warm-ups may be. Switches are always asked.
+ROUTING_CACHE_SECONDS = 1.0
 SWEEP_SECONDS = env.float("SWEEP_SECONDS", default=5.0)
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 CELERY_BEAT_MAX_LOOP_INTERVAL = 5

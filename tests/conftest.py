@@ -36,9 +36,10 @@ def _own_redis_database(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _forgetful_intake(settings: Any) -> None:
+def _forgetful(settings: Any) -> None:
     """What one test stores, the next line of it finds."""
     settings.INTAKE_CACHE_SECONDS = 0
+    settings.ROUTING_CACHE_SECONDS = 0
 
 
 @pytest.fixture(autouse=True)
