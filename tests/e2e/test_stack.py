@@ -66,7 +66,7 @@ class Stack:
         return self.http.post("/api/v1/events", json=document).status_code
 
     def messages(self, **query: str) -> dict[str, Any]:
-        return self.http.get("/api/v1/messages", params=query).json()
+        return self.http.get("/api/v1/messages", params=query).raise_for_status().json()
 
     def states(self, prefix: str) -> Counter[str]:
         """The states of the messages whose event id starts with `prefix`."""
@@ -212,9 +212,15 @@ def test_killed_web_server_and_database_lose_and_double_no_event(stack: Stack) -
         assert set(answers) == {202}
 
     def is_settled() -> bool:
-        with suppress(httpx.TransportError):  # the last kill may still be felt
+        # The last kill may still be felt.
+        try:
             return stack.states(prefix) == {"sent": 80}
-        return False
+        except httpx.TransportError:
+            return False
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != 503:
+                raise
+            return False
 
     assert eventually(is_settled, 60), (stack.states(prefix), stack.said)
     assert inbox_counts(stack, prefix) == {1: 80}
