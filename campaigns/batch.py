@@ -17,10 +17,10 @@ from campaigns.states import CampaignState, ExitReason, StepKind
 from campaigns.walk import Facts, Walker, Writes, is_awaited
 from common.clock import now
 from common.ids import shortened, uuid7
+from common.postgres import database_time
 from contacts.conditions import lookup
 from contacts.models import Contact
 from contacts.services import Identity, identify, resolve_contacts
-from events.inbox import database_time
 from events.models import Event, EventType, unregistered_type
 from events.states import EventState, IgnoredReason
 

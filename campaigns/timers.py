@@ -18,8 +18,8 @@ from campaigns.states import CampaignState, EnrollmentState, ExitReason, StepKin
 from campaigns.walk import Walker, Writes
 from campaigns.writing import write
 from common.bell import ring
+from common.postgres import database_time
 from contacts.models import Contact
-from events.inbox import database_time
 
 logger = logging.getLogger(__name__)
 

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -102,3 +103,11 @@ def _given_columns(row: Model) -> Sequence[tuple[str, str]]:
         if not isinstance(value := getattr(row, field.attname), DatabaseDefault)
         and not (value is None and field.primary_key)
     ]
+
+
+def database_time() -> datetime:
+    """The time by the database's clock, which due times and leases go by."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT statement_timestamp()")
+        moment: datetime = cursor.fetchone()[0]
+    return moment

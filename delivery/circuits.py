@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
+from common.postgres import database_time
 from delivery.handover import Handed
 from delivery.models import Circuit, Provider
 from delivery.verdicts import Blame, Outcome, Verdict
@@ -104,7 +105,7 @@ def _write(provider: Provider, said: Sequence[Answered]) -> None:
         Circuit.objects.bulk_create([Circuit(provider=provider)], ignore_conflicts=True)
         row = Circuit.objects.select_for_update().get(provider=provider)
         before = State(row.failures, row.trips, row.open_until, row.slow_until, row.reason)
-        state = after(before, said, _database_time())
+        state = after(before, said, database_time())
         if state != before:
             Circuit.objects.filter(pk=row.pk).update(
                 failures=state.failures,
@@ -140,10 +141,3 @@ def close(provider: Provider) -> None:
     Circuit.objects.filter(provider=provider).update(
         failures=0, trips=0, open_until=None, slow_until=None, reason="", changed_at=Now()
     )
-
-
-def _database_time() -> datetime:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT statement_timestamp()")
-        moment: datetime = cursor.fetchone()[0]
-    return moment

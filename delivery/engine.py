@@ -224,15 +224,15 @@ class _Batch:
             return []
         with transaction.atomic():
             leaving = self._leaving(ready, refused, facts)
+            departures = [self._departure(item) for item, _ in leaving]
             attempts = transitions.dispatch(
-                [self._departure(item) for item, _ in leaving],
+                departures,
                 owner=self._owner,
                 handover_id=self._handover_id,
                 lease_seconds=settings.LEASE_SECONDS,
             )
-        for item, _ in leaving:
+        for (item, _), departure in zip(leaving, departures, strict=True):
             # As the row has it now: what a verdict means depends on who gave it.
-            departure = self._departure(item)
             item.outbound.message.route = departure.route
             item.outbound.message.provider_id = departure.provider_id
         lost = len(leaving) - len(attempts)

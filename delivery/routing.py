@@ -1,5 +1,5 @@
 """Which provider a message leaves through: its sender's, or one of the same pool that stands in
-while that one is down. Deciding is pure; loading is one query.
+while that one is down. Deciding is pure.
 
 Only mail that provably no provider has is ever routed: what is `unknown` is not claimed.
 """

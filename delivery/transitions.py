@@ -213,7 +213,8 @@ def put_off(delays: Mapping[UUID, float], *, owner: str) -> set[UUID]:
 
 
 def refuse(refused: Sequence[Refused], *, owner: str) -> set[UUID]:
-    """claimed → skipped, held or failed; returns those that were still ours."""
+    """claimed → skipped, held, failed, unknown (a doubt that cannot be cleared), or queued for
+    later; returns those that were still ours."""
     if not refused:
         return set()
     columns = (

@@ -4,21 +4,19 @@ A day is climbed only after a day that was used and went well; a bad day costs t
 The caps are quotas like the others and as hard; an hour may take a fifth of a day.
 """
 
-import logging
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, timedelta
 
 from django.db import connection, transaction
 
+from common.postgres import database_time
 from delivery.mailboxes import mailbox_provider
 from delivery.models import Quota, Warmup, WarmupStage
 from delivery.quotas import DAY, HOUR, Limit
 from delivery.rates import at_least
-
-logger = logging.getLogger(__name__)
 
 PREFIX = "warmup:"
 HOURS_SHARE = 5
@@ -132,30 +130,30 @@ def _measures(day: Day) -> tuple[tuple[int, float, str], ...]:
 
 
 def look_back() -> int:
-    """Judge yesterday, once, for every warm-up; returns how many stages were judged."""
-    today = _today()
-    yesterday = today - timedelta(days=1)
+    """Judge yesterday, once, for every warm-up; returns how many stages were judged. The number of
+    queries does not depend on how many there are."""
     active = Warmup.objects.filter(is_active=True).select_related("plan")
-    warmups = list(active.prefetch_related("stages"))
-    if all(s.judged_on >= yesterday for w in warmups for s in w.stages.all()) and not any(
-        _unknown_stages(w, yesterday) for w in warmups
-    ):
+    warmups = {warmup.pk: warmup for warmup in active.prefetch_related("stages")}
+    if not warmups:
         return 0
-    used, days = _used(yesterday), _days(yesterday)
-    judged = 0
+    yesterday = _today() - timedelta(days=1)
+    used = _used(yesterday)
+    new = [stage for warmup in warmups.values() for stage in _begun(warmup, used, yesterday)]
+    known = [stage for warmup in warmups.values() for stage in warmup.stages.all()]
+    if not new and all(stage.judged_on >= yesterday for stage in known):
+        return 0
+    days = _days(yesterday)
     with transaction.atomic():
-        for warmup in warmups:
-            for mailboxes in _unknown_stages(warmup, yesterday):
-                before = yesterday - timedelta(days=1)
-                stage = WarmupStage(warmup=warmup, mailboxes=mailboxes, judged_on=before)
-                WarmupStage.objects.bulk_create([stage], ignore_conflicts=True)
-            rows = WarmupStage.objects.filter(warmup=warmup, judged_on__lt=yesterday)
-            for row in rows.select_for_update():
-                name = limit_name(warmup.provider_id, warmup.domain, row.mailboxes)
-                day = days[warmup.provider_id, warmup.domain, row.mailboxes]
-                _judge(row, warmup.plan.days, used[f"{name}:{DAY}"], day, yesterday)
-                judged += 1
-    return judged
+        WarmupStage.objects.bulk_create(new, ignore_conflicts=True)
+        due = WarmupStage.objects.filter(warmup__in=warmups, judged_on__lt=yesterday)
+        stages = list(due.order_by("pk").select_for_update())
+        for stage in stages:
+            warmup = warmups[stage.warmup_id]
+            name = limit_name(warmup.provider_id, warmup.domain, stage.mailboxes)
+            day = days[warmup.provider_id, warmup.domain, stage.mailboxes]
+            _judge(stage, warmup.plan.days, used[f"{name}:{DAY}"], day, yesterday)
+        WarmupStage.objects.bulk_update(stages, ["stage", "note", "used_on", "judged_on"])
+    return len(stages)
 
 
 def _judge(row: WarmupStage, days: Sequence[int], used: int, day: Day, on: date) -> None:
@@ -167,21 +165,24 @@ def _judge(row: WarmupStage, days: Sequence[int], used: int, day: Day, on: date)
             row.stage, row.note = next_stage(row.stage, days, used, day)
         row.used_on = on
     row.judged_on = on
-    row.save()
 
 
-def _unknown_stages(warmup: Warmup, on: date) -> set[str]:
-    """Mailbox providers that got mail on that day and have no stage yet."""
-    prefix = f"{PREFIX}{warmup.provider_id}:{warmup.domain}:"
-    names = Quota.objects.filter(name__startswith=prefix, name__endswith=f":{DAY}")
-    used = names.filter(starts_at__date=on, used__gt=0).values_list("name", flat=True)
+def _begun(warmup: Warmup, used: Iterable[str], on: date) -> list[WarmupStage]:
+    """First stages for the mailbox providers that got mail on that day and have none yet."""
+    prefix = limit_name(warmup.provider_id, warmup.domain, "")
     known = {stage.mailboxes for stage in warmup.stages.all()}
-    return {name.split(":")[-2] for name in used} - known
+    names = {name.split(":")[-2] for name in used if name.startswith(prefix)}
+    before = on - timedelta(days=1)
+    return [
+        WarmupStage(warmup=warmup, mailboxes=mailboxes, judged_on=before)
+        for mailboxes in sorted(names - known)
+    ]
 
 
 def _used(on: date) -> Counter[str]:
     rows = Quota.objects.filter(name__startswith=PREFIX, name__endswith=f":{DAY}")
-    return Counter(dict(rows.filter(starts_at__date=on).values_list("name", "used")))
+    used = rows.filter(starts_at__date=on, used__gt=0)
+    return Counter(dict(used.values_list("name", "used")))
 
 
 _DAYS = """
@@ -209,10 +210,7 @@ def _days(on: date) -> Mapping[tuple[int, str, str], Day]:
 
 
 def _today() -> date:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT (statement_timestamp() AT TIME ZONE 'UTC')::date")
-        today: date = cursor.fetchone()[0]
-    return today
+    return database_time().astimezone(UTC).date()
 
 
 # --- For people ----------------------------------------------------------------------------------
@@ -241,7 +239,7 @@ class Progress:
 def progress_of(warmup: Warmup, *, days: int = 30) -> list[Progress]:
     """Plan against reality, per mailbox provider that got mail. Two queries."""
     since = _today() - timedelta(days=days)
-    prefix = f"{PREFIX}{warmup.provider_id}:{warmup.domain}:"
+    prefix = limit_name(warmup.provider_id, warmup.domain, "")
     rows = Quota.objects.filter(name__startswith=prefix, name__endswith=f":{DAY}")
     bars: dict[str, list[Bar]] = defaultdict(list)
     for row in rows.filter(starts_at__date__gte=since).order_by("starts_at"):

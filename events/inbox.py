@@ -5,7 +5,7 @@ pending → (leased) → processed | ignored | pending again, later | dead
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -130,11 +130,3 @@ def bury_killers() -> int:
             error="Every worker that took this event died or hung before it was done.",
         )
     )
-
-
-def database_time() -> datetime:
-    """The time by the database's clock, which due times and leases go by."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT statement_timestamp()")
-        moment: datetime = cursor.fetchone()[0]
-    return moment

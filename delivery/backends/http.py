@@ -1,6 +1,7 @@
 """Anymail's backends over a session that trusts no server: no redirects, a limit on size, and a
 deadline by the clock on the wall, however slowly the answer drips."""
 
+import socket
 import threading
 import time
 from functools import cache
@@ -16,6 +17,8 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import DecodeError, IncompleteRead, ProtocolError
 from urllib3.response import BaseHTTPResponse
+
+from delivery.backends.posting import Posting
 
 _MOST_BYTES = 1_000_000
 _CHUNK = 16_384
@@ -61,7 +64,7 @@ def _cut(connection: Any) -> None:
     sock = connection.sock
     if sock is not None:
         try:
-            sock.shutdown(2)
+            sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             return
 
@@ -110,7 +113,7 @@ class _Adapter(HTTPAdapter):
         response = super().send(request, *args, **kwargs)
         try:
             content = _read(response.raw, deadline)
-        except Exception as error:
+        except Exception as error:  # whatever a server can do to a body
             response.close()
             raise requests.exceptions.ConnectionError(error, request=request) from error
         response._content = content
@@ -143,20 +146,9 @@ class _Session(requests.Session):
         """Nowhere: a redirect would carry the mail and the key to another host."""
 
 
-class _Guarded:
+class _Guarded(Posting):
     """Mixed into a backend of Anymail's. What the server said reaches the verdict as it is: some
     of Anymail's backends take an error for an answer about the recipient, or trip over it."""
-
-    has_posted = False
-    """The request of the current mail was on its way."""
-
-    def build_message_payload(self, message: EmailMessage, defaults: Any) -> Any:
-        self.has_posted = False
-        return super().build_message_payload(message, defaults)  # type: ignore[misc]
-
-    def post_to_esp(self, payload: Any, message: EmailMessage) -> Any:
-        self.has_posted = True
-        return super().post_to_esp(payload, message)  # type: ignore[misc]
 
     def raise_for_status(
         self, response: requests.Response, payload: Any, message: EmailMessage
@@ -170,7 +162,7 @@ class _Guarded:
             return super().parse_recipient_status(response, payload, message)  # type: ignore[misc]
         except AnymailError:
             raise
-        except Exception as error:
+        except Exception as error:  # KeyError, TypeError: a shape Anymail has not thought of
             raise AnymailRequestsAPIError(
                 "an answer in another shape",
                 email_message=message,

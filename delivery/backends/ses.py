@@ -10,6 +10,7 @@ from botocore.config import Config
 from django.conf import settings
 from django.core.mail import EmailMessage
 
+from delivery.backends.posting import Posting
 from delivery.providers import TRAITS
 from delivery.verdicts import HandoverError, Outcome, Verdict, of_answer, of_connection
 
@@ -23,7 +24,7 @@ _NOT_REACHED = (
 )
 
 
-class SESBackend(amazon_ses.EmailBackend):
+class SESBackend(Posting, amazon_ses.EmailBackend):
     """`region_name`, `endpoint_url` and the keys as boto3 names them; all may be left to boto3's
     own search (environment, instance role)."""
 
@@ -36,25 +37,16 @@ class SESBackend(amazon_ses.EmailBackend):
         given = {name: value for name, value in options.items() if value}
         super().__init__(fail_silently=fail_silently, client_params={"config": config, **given})
 
-    has_posted = False
-    """The request of the current mail was on its way."""
-
-    def build_message_payload(self, message: EmailMessage, defaults: Any) -> Any:
-        """As Anymail's."""
-        self.has_posted = False
-        return super().build_message_payload(message, defaults)
-
     def parse_recipient_status(self, response: Any, payload: Any, message: EmailMessage) -> Any:
         """As Anymail's; SES has taken what it answers to, in whatever shape."""
         try:
             return super().parse_recipient_status(response, payload, message)
-        except Exception as error:
+        except Exception as error:  # whatever shape: the call has succeeded
             verdict = Verdict(Outcome.ACCEPTED, "an answer in another shape")
             raise HandoverError(verdict) from error
 
     def post_to_esp(self, payload: Any, message: EmailMessage) -> Any:
         """As Anymail's; raises `HandoverError`."""
-        self.has_posted = True
         try:
             return super().post_to_esp(payload, message)
         except AnymailAPIError as error:

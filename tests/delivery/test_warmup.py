@@ -5,8 +5,10 @@ from importlib import import_module
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.db.models import F
 from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
 
 from delivery import recovery
 from delivery.engine import drain
@@ -204,3 +206,15 @@ def test_plans_that_come_along_grow_and_begin_as_they_say() -> None:
     assert plans["standard"][:3] == [300, 390, 510]
     assert plans["ses"][44] == pytest.approx(50_000, rel=0.01)
     assert plans["sendgrid"][0] == 100
+
+
+@pytest.mark.django_db
+def test_looking_back_asks_as_much_for_many_warm_ups_as_for_one() -> None:
+    counts = []
+    for size in (1, 9):
+        for _ in range(size):
+            was_used(warming(provider=ProviderFactory(key=f"p{Warmup.objects.count()}")), 10)
+        with CaptureQueriesContext(connection) as queries:
+            assert look_back() == size
+        counts.append(len(queries))
+    assert counts[0] == counts[1]
