@@ -6,29 +6,8 @@ would throw away good addresses.
 """
 
 from collections.abc import Mapping
-from enum import StrEnum
 
-
-class BounceClass(StrEnum):
-    """Why a mail came back, by what has to be done about it."""
-
-    HARD = "hard"
-    """The address is no good: suppress it."""
-    SOFT = "soft"
-    """It may work next time; also everything undetermined."""
-    AUTO_REPLY = "auto_reply"
-    """A machine or a person answered; the mail arrived."""
-    BLOCK = "block"
-    """The receiver does not like the sender: no fault of the address."""
-    AUTH = "auth"
-    """SPF, DKIM or DMARC: our set-up is wrong."""
-    CONTENT = "content"
-    """This very message is the problem."""
-    COMPLAINT = "complaint"
-    """The person called it spam."""
-    UNSUBSCRIBE = "unsubscribe"
-    """The person wrote back to be left alone."""
-
+from delivery.bounces import BounceClass
 
 POSTMARK: Mapping[str, BounceClass] = {
     "HardBounce": BounceClass.HARD,

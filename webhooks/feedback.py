@@ -18,10 +18,10 @@ from common.addresses import Address
 from contacts.ledger import ConsentChange, record_consents
 from contacts.services import subscription_states
 from contacts.states import ConsentState
+from delivery.bounces import BounceClass
 from delivery.models import Message, Provider
 from suppression.services import SuppressionRequest, suppress_addresses
 from suppression.states import ALL, MARKETING, SuppressionReason
-from webhooks.classification import BounceClass
 
 
 class FeedbackKind(StrEnum):

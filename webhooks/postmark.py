@@ -13,6 +13,7 @@ from typing import Any
 from anymail.webhooks.postmark import PostmarkTrackingWebhookView
 from django.http import HttpRequest
 
+from delivery.bounces import BounceClass
 from webhooks.adapters import (
     Adapter,
     Malformed,
@@ -23,7 +24,7 @@ from webhooks.adapters import (
     has_basic_auth,
     own_uuid,
 )
-from webhooks.classification import POSTMARK, BounceClass, classify
+from webhooks.classification import POSTMARK, classify
 from webhooks.feedback import Feedback, FeedbackKind
 
 NAME = "postmark"

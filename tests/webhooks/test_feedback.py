@@ -13,10 +13,10 @@ from django.test.utils import CaptureQueriesContext
 from common.addresses import parse_address
 from contacts.models import Consent, Subscription
 from contacts.states import ConsentState
+from delivery.bounces import BounceClass
 from delivery.models import Message
 from suppression.models import Suppression
 from tests.factories import MessageFactory, ProviderFactory, TopicFactory
-from webhooks.classification import BounceClass
 from webhooks.feedback import Feedback, FeedbackKind, apply_feedback
 
 pytestmark = pytest.mark.django_db

@@ -8,10 +8,11 @@ from uuid import UUID
 import pytest
 
 from common.addresses import Address
+from delivery.bounces import BounceClass
 from delivery.headers import message_id
 from tests.webhooks.postmark import FIXTURES, payload
 from webhooks.adapters import as_request
-from webhooks.classification import POSTMARK, BounceClass
+from webhooks.classification import POSTMARK
 from webhooks.feedback import Feedback, FeedbackKind
 from webhooks.postmark import parse
 
