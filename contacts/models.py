@@ -25,6 +25,9 @@ class Contact(models.Model):
     is_active = models.BooleanField(
         default=True, help_text=_("Inactive people are never mailed, whatever the stream.")
     )
+    engaged_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text=_("When they last opened or clicked.")
+    )
     created_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())
 

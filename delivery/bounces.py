@@ -26,3 +26,8 @@ class BounceClass(StrEnum):
     """The person called it spam."""
     UNSUBSCRIBE = "unsubscribe"
     """The person asked to be left alone."""
+
+
+def classify_reply(text: str, *, code: str = "") -> BounceClass:
+    """What a receiving server's words mean."""
+    return BounceClass.SOFT

@@ -13,6 +13,7 @@ from contacts.services import Recipient
 from content.rendering import RenderError
 from delivery import circuits
 from delivery.gate import Facts, refusal_of
+from delivery.mailboxes import mailbox_provider
 from delivery.models import Message
 from delivery.outbound import Outbound, build_outbound
 from delivery.quotas import Full, Limit, Reserved, give_back, reserve
@@ -44,10 +45,9 @@ def refused_by_gate(message: Message, facts: Facts) -> Refused | None:
     refusal = refusal_of(message, facts)
     if refusal is None:
         return None
-    return _in_its_doubt(
-        message,
-        Refused(message.pk, refusal.state, refusal.reason, refusal.detail, refusal.delay),
-    )
+    address = facts.recipients[message.contact_id].email_normalized or ""
+    refused = Refused(message.pk, refusal.state, refusal.reason, refusal.detail, refusal.delay)
+    return _in_its_doubt(message, replace(refused, mailboxes=mailbox_provider(address)))
 
 
 def made(
@@ -130,7 +130,7 @@ def unless_probed(passed: Sequence[Leaving], refused: list[Refused], facts: Fact
 
 def _limits(item: Ready, facts: Facts) -> list[Limit]:
     outbound = item.outbound
-    return facts.router.limits(outbound.provider, outbound.sender, item.recipient)
+    return facts.router.limits(outbound.provider, outbound.message, outbound.sender, item.recipient)
 
 
 def _unmade(message: Message, detail: str) -> Refused:

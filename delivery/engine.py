@@ -25,13 +25,7 @@ from delivery.departures import (
     unless_probed,
     within_limits,
 )
-from delivery.gate import (
-    Facts,
-    active_switches,
-    load_facts,
-    refreshed,
-    stopping,
-)
+from delivery.gate import Facts, load_facts, refreshed
 from delivery.handover import Departed, Handed, hand_over
 from delivery.journal import Journal, close_journal, open_journal
 from delivery.mailboxes import mailbox_provider
@@ -41,6 +35,7 @@ from delivery.recording import record
 from delivery.routes import Route, RouteError, route_of
 from delivery.routing import forget_routes
 from delivery.states import MessageState, Stream
+from delivery.switches import active_switches
 from delivery.transitions import Departure, Refused
 from delivery.verdicts import Blame
 from suppression.services import lock_addresses
@@ -235,6 +230,7 @@ class _Batch:
             # As the row has it now: what a verdict means depends on who gave it.
             item.outbound.message.route = departure.route
             item.outbound.message.provider_id = departure.provider_id
+            item.outbound.message.email_normalized = departure.email_normalized
         lost = len(leaving) - len(attempts)
         if lost:
             logger.warning("leases lost before dispatch", extra={"messages": lost})
@@ -286,6 +282,7 @@ class _Batch:
             recipient.email,
             recipient.email_normalized or "",
             outbound.sender.domain,
+            mailbox_provider(recipient.email_normalized or ""),
             outbound.wire_hash,
         )
 
@@ -323,7 +320,7 @@ def _what_stops() -> Callable[[Departed], bool]:
 
     def stops(item: Departed) -> bool:
         outbound = item.outbound
-        keys = [outbound.provider.key]
-        return stopping(outbound.message, outbound.sender, keys, switches) is not None
+        message, sender, keys = outbound.message, outbound.sender, [outbound.provider.key]
+        return switches.stopping(message, sender, keys, message.email_normalized) is not None
 
     return stops

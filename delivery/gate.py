@@ -7,7 +7,7 @@ send.
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -17,10 +17,11 @@ from common.addresses import address_hash
 from contacts.models import Topic
 from contacts.services import Recipient, recipients
 from contacts.states import ConsentState, TopicPolicy
-from delivery.models import Message, Sender, Switch
+from delivery.models import Message
 from delivery.routing import NoWay, Router, Way, load_router
 from delivery.senders import Senders, load_senders
 from delivery.states import MessageState, Reason, Stream
+from delivery.switches import Switches, active_switches
 from suppression.services import suppressed_scopes
 from suppression.states import scopes_blocking
 
@@ -51,7 +52,7 @@ class Facts:
 
     recipients: Mapping[int, Recipient]
     suppressed: Mapping[bytes, frozenset[str]]
-    switches: Mapping[tuple[str, str], Switch]
+    switches: Switches
     senders: Senders
     router: Router
     ways: dict[UUID, Way] = field(default_factory=dict)
@@ -60,8 +61,7 @@ class Facts:
 def load_facts(messages: Sequence[Message]) -> Facts:
     """The facts about these messages. Six queries, with limits or warm-ups up to eight."""
     switches = active_switches()
-    stopped = {key for target, key in switches if target == Switch.Target.PROVIDER}
-    return _facts(messages, switches, load_senders(messages), load_router(stopped), {})
+    return _facts(messages, switches, load_senders(messages), load_router(switches), {})
 
 
 def refreshed(facts: Facts, messages: Sequence[Message]) -> Facts:
@@ -72,7 +72,7 @@ def refreshed(facts: Facts, messages: Sequence[Message]) -> Facts:
 
 def _facts(
     messages: Sequence[Message],
-    switches: Mapping[tuple[str, str], Switch],
+    switches: Switches,
     senders: Senders,
     router: Router,
     ways: dict[UUID, Way],
@@ -103,28 +103,6 @@ def refusal_of(message: Message, facts: Facts) -> Refusal | None:
     return None
 
 
-def active_switches() -> Mapping[tuple[str, str], Switch]:
-    """What is switched off now, by target and key. One query."""
-    return {(switch.target, switch.key): switch for switch in Switch.objects.all()}
-
-
-def stopping(
-    message: Message,
-    sender: Sender | None,
-    providers: Iterable[str],
-    switches: Mapping[tuple[str, str], Switch],
-) -> Switch | None:
-    """The switch that stops this message on its way through one of these providers, or None."""
-    keys: list[tuple[str, str]] = [
-        (Switch.Target.EVERYTHING, ""),
-        (Switch.Target.CAMPAIGN, message.origin_campaign),
-        *((Switch.Target.PROVIDER, key) for key in providers),
-    ]
-    if sender is not None:
-        keys.append((Switch.Target.STREAM, f"{message.stream}:{sender.domain}"))
-    return next((switches[key] for key in keys if key in switches), None)
-
-
 def _switched_off(message: Message, facts: Facts) -> Refusal | None:
     providers = []
     sender = facts.senders.of(message)
@@ -132,7 +110,8 @@ def _switched_off(message: Message, facts: Facts) -> Refusal | None:
         providers.append(sender.provider.key)
     if message.pk in facts.ways:
         providers.append(facts.ways[message.pk].provider.key)
-    switch = stopping(message, sender, providers, facts.switches)
+    address = facts.recipients[message.contact_id].email_normalized or ""
+    switch = facts.switches.stopping(message, sender, providers, address)
     if switch is None:
         return None
     stopped = switch.reason == Reason.CAMPAIGN_STOPPED

@@ -29,6 +29,7 @@ from redis.client import Pipeline
 from redis.exceptions import RedisError, ResponseError
 
 from common.valkey import redis_client, script
+from delivery.bounces import BounceClass
 from delivery.verdicts import Blame, Outcome, Verdict
 
 _KEEP_SECONDS = 86_400
@@ -192,7 +193,8 @@ def _read(fate: str) -> Verdict | None:
         return Verdict(Outcome.UNKNOWN, "the worker died during the hand-over")
     entry = json.loads(fate)
     typed = {"outcome": Outcome(entry["outcome"]), "blame": Blame(entry["blame"])}
-    return Verdict(**{**entry, **typed})
+    bounce = BounceClass(entry["bounce"]) if entry["bounce"] else None
+    return Verdict(**{**entry, **typed, "bounce": bounce})
 
 
 def _key(handover_id: UUID) -> str:

@@ -52,6 +52,9 @@ _BY_DOMAIN = {domain: name for name, domains in _DOMAINS.items() for domain in d
 
 MAILBOX_PROVIDERS = (*_DOMAINS, OTHER)
 
+WITHOUT_FEEDBACK_LOOP = ("gmail", "apple", "proton")
+"""They tell no sender who complained. Gmail's rate stands in its Postmaster Tools."""
+
 
 def mailbox_provider(address: str) -> str:
     """One of `MAILBOX_PROVIDERS` for a normalised address."""

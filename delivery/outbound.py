@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.core.mail import EmailMultiAlternatives
 
+from common.addresses import mask
 from content.rendering import RenderedEmail, render
 from delivery import mime
 from delivery.headers import headers_of, unsubscribe_url
@@ -46,6 +47,16 @@ class Outbound:
     def wire_hash(self) -> bytes:
         """SHA-256 of the mail's bytes."""
         return hashlib.sha256(self.email.wire).digest()
+
+    @property
+    def in_words(self) -> str:
+        """What is asked of the provider, as far as everybody may read it."""
+        where = f" at {self.provider.api_url}" if self.provider.api_url else ""
+        return (
+            f"{self.provider.get_backend_display()}{where}: from {self.sender.email} to "
+            f"{mask(self.email.to[0])}, {len(self.email.wire):,} bytes, "
+            f"sha256 {self.wire_hash.hex()[:16]}…"
+        )[:300]
 
 
 def render_message(message: Message, sender: Sender | None) -> RenderedEmail:

@@ -46,14 +46,18 @@ def _write(handed: Sequence[Handed]) -> None:
 
 def settled_by(handed: Handed) -> Settled:
     """The move the verdict of a hand-over means."""
-    return settled(handed.departed.outbound.message, handed.departed.attempt, handed.verdict)
+    outbound, verdict = handed.departed.outbound, handed.verdict
+    move = settled(outbound.message, handed.departed.attempt, verdict)
+    taken = verdict.outcome == Outcome.ACCEPTED
+    return move if taken else replace(move, request=outbound.in_words)
 
 
 def settled(message: Message, attempt: int, verdict: Verdict) -> Settled:
     """The move a verdict means, by the retry policy of the config file and what the message's
     provider promises. `message` as it was claimed; `attempt` the one the verdict is about."""
     move = _in_doubt(message, attempt, verdict) if _is_doubtful(message, verdict) else None
-    return replace(move or _known(message, attempt, verdict), verdict=verdict.outcome.value)
+    move = move or _known(message, attempt, verdict)
+    return replace(move, verdict=verdict.outcome.value, bounce=verdict.bounce or "")
 
 
 def _is_doubtful(message: Message, verdict: Verdict) -> bool:

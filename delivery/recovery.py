@@ -97,7 +97,8 @@ def clear_doubts() -> int:
 
 def release_held() -> int:
     """held by a switch that is no longer there, or until a moment that has come → queued; of the
-    latter so many at a time that those who cannot leave yet do no harm. Also heals a hold that was
+    latter so many at a time that those who cannot leave yet do no harm, the most engaged first,
+    which is what a warm-up wants. Also heals a hold that was
     decided in the moment its switch was lifted."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -105,19 +106,22 @@ def release_held() -> int:
             UPDATE delivery_message AS m SET state = 'queued', reason = '', detail = ''
             WHERE m.state = 'held'
               AND (m.id IN (
-                SELECT id FROM delivery_message
-                WHERE state = 'held' AND due_at <= statement_timestamp() AND reason = ANY(%s)
-                ORDER BY due_at LIMIT %s)
+                SELECT w.id FROM delivery_message AS w
+                JOIN contacts_contact AS c ON c.id = w.contact_id
+                WHERE w.state = 'held' AND w.due_at <= statement_timestamp()
+                  AND w.reason = ANY(%s)
+                ORDER BY date_trunc('minute', w.due_at), c.engaged_at DESC NULLS LAST, w.due_at
+                LIMIT %s)
                 OR m.reason IN ('kill_switch', 'campaign_paused', 'reputation') AND NOT EXISTS (
                 SELECT 1 FROM delivery_switch AS s
                 LEFT JOIN delivery_sender AS x
                   ON x.id = m.sender_id OR (m.sender_id IS NULL AND x.is_default)
                 LEFT JOIN delivery_provider AS p ON p.id = x.provider_id
-                WHERE s.target = 'everything'
-                   OR (s.target = 'campaign' AND s.key = m.origin_campaign)
-                   OR (s.target = 'provider' AND s.key = p.key)
-                   OR (s.target = 'stream' AND s.key =
-                       m.stream || ':' || lower(split_part(x.email, '@', 2)))))
+                CROSS JOIN LATERAL (SELECT lower(split_part(x.email, '@', 2))) AS d (domain)
+                WHERE s.per_hour IS NULL AND (s.target, s.key) IN (
+                    ('everything', ''), ('campaign', m.origin_campaign), ('provider', p.key),
+                    ('domain', d.domain), ('stream', m.stream || ':' || d.domain),
+                    ('mailboxes', m.stream || ':' || d.domain || ':' || m.mailboxes))))
             """,
             [list(WAITING_REASONS), _LIMIT],
         )

@@ -1,85 +1,224 @@
-"""The reputation breaker: when too much of what was sent comes back, what is at fault stops.
+"""The reputation breaker: when too much of what was sent comes back, what is at fault is slowed
+down, then stopped.
 
-Looked at are the last 24 hours, first by campaign, then by stream and sending domain without what
-the campaigns at fault have sent. A rate counts with its lower bound at 95 % (Wilson), so that one
-complaint of two hundred stops nobody. Gmail and SES review senders from these rates on.
+Blame goes to the narrowest scope that explains it: a campaign; else a stream of a sending domain at
+one mailbox provider; else that stream everywhere. What has been blamed is not counted again further
+up. A rate counts with its lower bound at 95 % (Wilson), so that one complaint of two hundred stops
+nobody. The thresholds are those from which Gmail, Yahoo and Amazon SES review or pause senders;
+those about deferrals, blocks and unsubscribes are ours.
 """
 
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
+from enum import IntEnum
 
-from django.db import connection
-
-from delivery.models import Switch
+from common.postgres import database_time
+from delivery import warmup
+from delivery.models import Pardon, Switch
 from delivery.rates import at_least
-from delivery.services import stop_sending
+from delivery.services import resume_sending, stop_sending
 from delivery.states import Reason
+from delivery.tallies import Cell, Counts, Scope, counted, roll_up
 
 logger = logging.getLogger(__name__)
 
-MOST_BOUNCES = 0.05
-MOST_COMPLAINTS = 0.003
-ENOUGH_SENT = 500
-ENOUGH_BOUNCES = 25
-ENOUGH_COMPLAINTS = 5
 _EVERY_SECONDS = 30.0
-
 _looked_at = float("-inf")
+
+FIRST_PAUSE = timedelta(hours=1)
+LONGEST_PAUSE = timedelta(hours=24)
+_LEAST_PER_HOUR = 10
+
+
+class Level(IntEnum):
+    """What has to be done."""
+
+    NOTHING = 0
+    SLOW = 1
+    STOP = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """Of the mails that were sent in a day: how many came back how."""
+class Signal:
+    """One way in which mail comes back, and how much of it is too much.
 
-    sent: int = 0
-    bounces: int = 0
-    complaints: int = 0
+    `cases` and `of` name fields of `Counts`. Below `enough` cases nothing can be told, unless
+    there were `enough_of` mails. Without `of`, cases are counted as they are.
+    """
 
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
-            self.sent + other.sent,
-            self.bounces + other.bounces,
-            self.complaints + other.complaints,
-        )
+    words: str
+    cases: str
+    of: str
+    slow: float
+    stop: float
+    enough: int = 1
+    enough_of: float = float("inf")
+    passes: bool = False
+    """It is the receiver's mood: worth another try later, without anybody's doing."""
+
+    def level(self, counts: Counts) -> Level:
+        """Pure."""
+        cases, of = getattr(counts, self.cases), getattr(counts, self.of) if self.of else 0
+        if cases < self.enough and of < self.enough_of:
+            return Level.NOTHING
+        # What came back within the window may have been sent before it.
+        rate = at_least(cases, max(cases, of)) if self.of else cases
+        return Level.STOP if rate >= self.stop else Level(rate >= self.slow)
+
+    def in_words(self, counts: Counts) -> str:
+        """What an operator reads."""
+        of = f" of {getattr(counts, self.of)}" if self.of else ""
+        return f"{getattr(counts, self.cases)}{of} {self.words}"
 
 
-def fault(counts: Counts) -> str:
-    """What is wrong, in words; empty when nothing is, or nothing can be told yet. Pure."""
-    enough = counts.sent >= ENOUGH_SENT or counts.bounces >= ENOUGH_BOUNCES
-    if enough and at_least(counts.bounces, counts.sent) >= MOST_BOUNCES:
-        return f"{counts.bounces} of {counts.sent} mails in 24 h bounced"
-    complained = at_least(counts.complaints, counts.sent)
-    if counts.complaints >= ENOUGH_COMPLAINTS and complained >= MOST_COMPLAINTS:
-        return f"{counts.complaints} of {counts.sent} mails in 24 h were called spam"
-    return ""
+_NEVER = float("inf")
+
+BOUNCES = Signal("bounced in 24 h", "bounced", "sent_day", 0.02, 0.05, enough=25, enough_of=500)
+COMPLAINTS = Signal("called spam in 24 h", "complained", "heard_day", 0.001, 0.003, enough=5)
+LASTING_COMPLAINTS = Signal(
+    "called spam in 7 days", "complained_week", "heard_week", 0.0008, 0.001, enough=5
+)
+UNSUBSCRIBES = Signal("unsubscribed in 24 h", "unsubscribed", "sent_day", 0.02, _NEVER, enough=10)
+DEFERRALS = Signal(
+    "put off in an hour", "throttled", "sent_hour", 0.10, 0.25, enough=10, passes=True
+)
+BLOCKS = Signal(
+    "refused as spam or by policy in an hour",
+    *("blocked", "sent_hour", 0.02, 0.05),
+    enough=5,
+    passes=True,
+)
+AUTH_FAILURES = Signal("refused for SPF, DKIM or DMARC in 10 min", "unauthenticated", "", 3, 10)
+DOUBTS = Signal("of unknown fate in 24 h", "unknown", "sent_day", _NEVER, 0.01, enough=10)
+
+SIGNALS: Mapping[str, tuple[Signal, ...]] = {
+    Switch.Target.CAMPAIGN: (BOUNCES, COMPLAINTS, LASTING_COMPLAINTS, UNSUBSCRIBES),
+    Switch.Target.MAILBOXES: (BOUNCES, COMPLAINTS, LASTING_COMPLAINTS, DEFERRALS, BLOCKS),
+    Switch.Target.STREAM: (BOUNCES, COMPLAINTS, LASTING_COMPLAINTS, BLOCKS),
+    Switch.Target.DOMAIN: (AUTH_FAILURES,),
+    Switch.Target.PROVIDER: (DOUBTS,),
+}
+"""What each scope is judged by, the narrowest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong with a scope."""
+
+    level: Level
+    words: str
+    per_hour: int
+    """Half of what it has been sending lately, for a slow-down."""
+    passes: bool
+
+
+def finding(target: str, counts: Counts) -> Finding | None:
+    """What is wrong with a scope that has these counts, or None. Pure."""
+    levels = {signal: signal.level(counts) for signal in SIGNALS[target]}
+    worst = max(levels.values())
+    if worst == Level.NOTHING:
+        return None
+    at_fault = [signal for signal, level in levels.items() if level == worst]
+    lately = max(counts.sent_hour, counts.sent_day // 24)
+    return Finding(
+        worst,
+        "; ".join(signal.in_words(counts) for signal in at_fault),
+        max(_LEAST_PER_HOUR, lately // 2),
+        all(signal.passes for signal in at_fault),
+    )
+
+
+def findings(
+    counts: Mapping[Scope, Mapping[Cell, Counts]], stopped: Iterable[Scope]
+) -> dict[Scope, Finding]:
+    """What is at fault; `stopped` is known to be. Pure."""
+    found: dict[Scope, Finding] = {}
+    blamed = set(stopped)
+    for target in SIGNALS:
+        for scope, cells in counts.items():
+            if scope[0] != target:
+                continue
+            total = sum(
+                (c for cell, c in cells.items() if not _blamed(scope, cell, blamed)), Counts()
+            )
+            if (fault := finding(target, total)) is not None:
+                found[scope] = fault
+        # Only what stops takes its share along: what is slowed down still harms the whole.
+        blamed |= {scope for scope, fault in found.items() if fault.level == Level.STOP}
+    return found
+
+
+def _blamed(scope: Scope, cell: Cell, blamed: set[Scope]) -> bool:
+    """Whether a narrower scope has been blamed for this part already."""
+    target, key = scope
+    campaign, mailboxes = cell
+    narrower: set[Scope] = set()
+    if target in (Switch.Target.MAILBOXES, Switch.Target.STREAM):
+        narrower.add((Switch.Target.CAMPAIGN, campaign))
+    if target == Switch.Target.STREAM:
+        narrower.add((Switch.Target.MAILBOXES, f"{key}:{mailboxes}"))
+    return not narrower.isdisjoint(blamed)
 
 
 def judge() -> list[Switch]:
-    """Stop what is at fault; returns the new switches. Two queries while nothing is."""
-    stopped = {(switch.target, switch.key) for switch in Switch.objects.all()}
-    new: dict[tuple[str, str], str] = {}
-    by_way: dict[str, Counts] = defaultdict(Counts)
-    for campaign, ways in _counts().items():
-        total = sum((own for own, _ in ways.values()), Counts())
-        words = fault(total) if campaign else ""
-        if words:
-            new[Switch.Target.CAMPAIGN, campaign] = words
-        elif (Switch.Target.CAMPAIGN, campaign) not in stopped:
-            for way, (_, counts) in ways.items():
-                by_way[way] += counts
-    for way, counts in by_way.items():
-        if words := fault(counts):
-            new[Switch.Target.STREAM, way] = words
-    switches = []
-    for (target, key), words in new.items():
-        if (target, key) not in stopped:
-            logger.warning("reputation at risk", extra={"target": target, "key": key})
-            stop_sending(target, key, reason=Reason.REPUTATION, note=words)
-            switches.append(Switch.objects.get(target=target, key=key))
-    return switches
+    """Slow down or stop what is at fault, let go what is no longer; returns the switches that are
+    new or graver than before. Two queries while nothing is."""
+    switches = {(switch.target, switch.key): switch for switch in Switch.objects.all()}
+    stopped = {scope for scope, switch in switches.items() if switch.per_hour is None}
+    found = findings(counted(), stopped)
+    _let_go(switches, found)
+    changed = [
+        scope
+        for scope, fault in found.items()
+        if scope not in stopped and (scope not in switches or fault.level == Level.STOP)
+    ]
+    return [_enforce(scope, found[scope]) for scope in changed]
+
+
+def _enforce(scope: Scope, fault: Finding) -> Switch:
+    target, key = scope
+    stops = fault.level == Level.STOP
+    logger.warning("reputation at risk", extra={"target": target, "key": key, "stops": stops})
+    return stop_sending(
+        target,
+        key,
+        reason=Reason.REPUTATION,
+        note=fault.words[:200],
+        per_hour=None if stops else fault.per_hour,
+        lasts=_pause(scope) if stops and fault.passes else None,
+    )
+
+
+def _pause(scope: Scope) -> timedelta:
+    """Longer each time it comes to the same within a day."""
+    target, key = scope
+    since = database_time() - LONGEST_PAUSE - timedelta(hours=1)
+    pardon = Pardon.objects.filter(target=target, key=key, at__gt=since).first()
+    pauses = pardon.pauses if pardon is not None else 0
+    longer: timedelta = FIRST_PAUSE * 2 ** min(pauses, 10)
+    return min(longer, LONGEST_PAUSE)
+
+
+def _let_go(switches: Mapping[Scope, Switch], found: Mapping[Scope, Finding]) -> None:
+    """Lift slow-downs whose cause is gone and stops whose pause is over."""
+    now = database_time() if any(switch.until for switch in switches.values()) else None
+    for (target, key), switch in switches.items():
+        if switch.reason != Reason.REPUTATION:
+            continue
+        if switch.per_hour is not None and (target, key) not in found:
+            resume_sending(target, key, pardons=False)
+        elif now is not None and switch.until is not None and switch.until <= now:
+            _resume_carefully(target, key)
+
+
+def _resume_carefully(target: str, key: str) -> None:
+    resume_sending(target, key, by_itself=True)
+    if target == Switch.Target.MAILBOXES:
+        _, domain, mailboxes = key.split(":")
+        warmup.step_back(domain, mailboxes)
 
 
 def judge_now_and_then() -> None:
@@ -87,32 +226,5 @@ def judge_now_and_then() -> None:
     global _looked_at
     if time.monotonic() - _looked_at >= _EVERY_SECONDS:
         _looked_at = time.monotonic()
+        roll_up()
         judge()
-
-
-# What an operator has seen and let go on is not held against it again.
-_COUNTS = """
-    SELECT m.origin_campaign, m.stream || ':' || m.sending_domain,
-           count(*) FILTER (WHERE m.sent_at > COALESCE(own.at, '-infinity')),
-           count(m.bounced_at) FILTER (WHERE m.sent_at > COALESCE(own.at, '-infinity')),
-           count(m.complained_at) FILTER (WHERE m.sent_at > COALESCE(own.at, '-infinity')),
-           count(*) FILTER (WHERE m.sent_at > GREATEST(own.at, way.at, '-infinity')),
-           count(m.bounced_at) FILTER (WHERE m.sent_at > GREATEST(own.at, way.at, '-infinity')),
-           count(m.complained_at) FILTER (WHERE m.sent_at > GREATEST(own.at, way.at, '-infinity'))
-    FROM delivery_message AS m
-    LEFT JOIN delivery_pardon AS own ON own.target = 'campaign' AND own.key = m.origin_campaign
-    LEFT JOIN delivery_pardon AS way
-      ON way.target = 'stream' AND way.key = m.stream || ':' || m.sending_domain
-    WHERE m.sent_at > statement_timestamp() - interval '24 hours'
-    GROUP BY 1, 2
-"""
-
-
-def _counts() -> Mapping[str, Mapping[str, tuple[Counts, Counts]]]:
-    """By campaign and by stream and domain: what counts against the one and against the other."""
-    found: dict[str, dict[str, tuple[Counts, Counts]]] = defaultdict(dict)
-    with connection.cursor() as cursor:
-        cursor.execute(_COUNTS)
-        for campaign, way, *numbers in cursor.fetchall():
-            found[campaign][way] = Counts(*numbers[:3]), Counts(*numbers[3:])
-    return found

@@ -5,7 +5,7 @@ Only mail that provably no provider has is ever routed: what is `unknown` is not
 """
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,13 @@ from django.db.models import F
 from django.db.models.functions import Extract, Now
 
 from contacts.services import Recipient
+from delivery import warmup
 from delivery.models import Message, Provider, Sender
 from delivery.quotas import Limit, Usage, limits_of
 from delivery.states import Reason
-from delivery.warmup import PREFIX, Warmups, load_warmups
+from delivery.switches import PREFIX as SLOW_PREFIX
+from delivery.switches import Switches
+from delivery.warmup import Warmups, load_warmups
 from events.residency import permits
 
 _PROBE_WAIT = 5.0
@@ -54,20 +57,21 @@ class Pause:
 
 
 class Router:
-    """The providers as they stood at one moment: the `pauses` of those that have one, the keys of
-    those that are `stopped`, and what has been used of their limits."""
+    """The providers as they stood at one moment: the `pauses` of those that have one, what is
+    switched off or slowed down, and what has been used of the limits."""
 
     def __init__(
         self,
         providers: Mapping[int, Provider],
         pauses: Mapping[int, Pause],
-        stopped: Collection[str],
+        switches: Switches,
         warmups: Warmups,
         usage: Usage,
     ) -> None:
         self._providers = providers
         self._pauses = pauses
-        self._stopped = stopped
+        self._stopped = switches.stopped_providers
+        self._switches = switches
         self._warmups = warmups
         self._usage = usage
         self._probing: set[int] = set()
@@ -76,7 +80,7 @@ class Router:
         """The way of the sender's message to this person."""
         obstacles: list[NoWay] = []
         for provider in self._candidates(message, sender.provider_id):
-            limits = self.limits(provider, sender, recipient)
+            limits = self.limits(provider, message, sender, recipient)
             obstacle = (
                 self._unfit(provider, message, recipient.region)
                 or self._spent(limits)
@@ -96,12 +100,15 @@ class Router:
             return min(passing, key=lambda obstacle: obstacle.seconds)
         return obstacles[0] if obstacles else NoWay(Reason.NO_PROVIDER, seconds=_LOOK_AGAIN)
 
-    def limits(self, provider: Provider, sender: Sender, recipient: Recipient) -> list[Limit]:
+    def limits(
+        self, provider: Provider, message: Message, sender: Sender, recipient: Recipient
+    ) -> list[Limit]:
         """What the sender's mail to this person counts against."""
         address = recipient.email_normalized or ""
         return [
             *limits_of(provider),
             *self._warmups.limits(provider.pk, sender.domain, address),
+            *self._switches.limits(message, sender, provider.key, address),
         ]
 
     def _candidates(self, message: Message, own: int) -> Iterator[Provider]:
@@ -170,16 +177,17 @@ class _Snapshot:
 _snapshot: _Snapshot | None = None
 
 
-def load_router(stopped: Collection[str]) -> Router:
-    """A router over all providers. No query where it was asked a moment ago, else two; with limits
-    or warm-ups one or two more."""
+def load_router(switches: Switches) -> Router:
+    """A router over all providers. No query where it was asked a moment ago, else two; with limits,
+    warm-ups or slow-downs one or two more."""
     global _snapshot
     if _snapshot is None or not _snapshot.is_fresh:
         _snapshot = _read()
     known, usage = _snapshot, Usage()
-    if known.warmups or any(limits_of(provider) for provider in known.providers.values()):
+    has_caps = any(limits_of(provider) for provider in known.providers.values())
+    if known.warmups or switches.brakes or has_caps:
         usage.load()
-    return Router(known.providers, known.pauses, stopped, known.warmups, usage)
+    return Router(known.providers, known.pauses, switches, known.warmups, usage)
 
 
 def forget_routes() -> None:
@@ -203,7 +211,9 @@ def _read() -> _Snapshot:
 
 def reason_of(limit: Limit) -> Reason:
     """Why a message waits that this limit stops."""
-    return Reason.WARMING_UP if limit.name.startswith(PREFIX) else Reason.CAP_REACHED
+    if limit.name.startswith(SLOW_PREFIX):
+        return Reason.SLOWED
+    return Reason.WARMING_UP if limit.name.startswith(warmup.PREFIX) else Reason.CAP_REACHED
 
 
 def _seconds(value: Any) -> float | None:

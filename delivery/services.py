@@ -1,11 +1,12 @@
 """What operators do with messages: replay, discard, resolve, stop and resume."""
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import DateTimeField, ExpressionWrapper, F, Func, Q, Value
 from django.db.models.functions import Now
 
 from common.bell import ring
@@ -64,24 +65,54 @@ def resend_unknown(ids: Iterable[UUID]) -> int:
 
 
 def stop_sending(
-    target: str, key: str = "", *, reason: Reason = Reason.KILL_SWITCH, note: str = ""
-) -> None:
-    """Hold everything, one campaign's or one provider's mail from the next gate on. Idempotent;
-    a later reason replaces an earlier one."""
-    Switch.objects.update_or_create(
-        target=target, key=key, defaults={"reason": reason, "note": note}
-    )
+    target: str,
+    key: str = "",
+    *,
+    reason: Reason = Reason.KILL_SWITCH,
+    note: str = "",
+    per_hour: int | None = None,
+    lasts: timedelta | None = None,
+) -> Switch:
+    """Hold everything, or one campaign's, provider's or sending domain's mail, from the next gate
+    on; with `per_hour` only what is beyond that. Idempotent; a later reason replaces an earlier
+    one. Without `lasts` it is lifted by hand."""
+    values = {
+        "reason": reason,
+        "note": note,
+        "per_hour": per_hour,
+        "until": Now() + lasts if lasts is not None else None,
+    }
+    switch, _ = Switch.objects.update_or_create(target=target, key=key, defaults=values)
+    return switch
 
 
-def resume_sending(target: str, key: str = "") -> int:
-    """Lift the stop and release what it held; returns how many messages are queued again."""
+def resume_sending(
+    target: str, key: str = "", *, by_itself: bool = False, pardons: bool = True
+) -> int:
+    """Lift the stop and release what it held; returns how many messages are queued again.
+
+    What the breaker stopped is pardoned: mail sent until now is not held against it any more.
+    """
     with transaction.atomic():
         lifted = Switch.objects.filter(target=target, key=key)
-        if lifted.filter(reason=Reason.REPUTATION).exists():
-            Pardon.objects.update_or_create(target=target, key=key, defaults={"at": Now()})
+        if pardons and lifted.filter(reason=Reason.REPUTATION).exists():
+            _pardon(target, key, by_itself=by_itself)
+        if lifted.filter(per_hour__isnull=False).exists():
+            slowed = Message.objects.filter(state=MessageState.HELD, reason=Reason.SLOWED)
+            slowed.update(due_at=Now())
         lifted.delete()
         released = release_held()
     return _wake(released)
+
+
+def _pardon(target: str, key: str, *, by_itself: bool) -> None:
+    # Tallies are of ten minutes: the one that is running is forgiven too.
+    bin_end = Func(Value("10 minutes"), Now(), Value("epoch"), function="date_bin")
+    moment = ExpressionWrapper(bin_end + timedelta(minutes=10), output_field=DateTimeField())
+    pardon, _ = Pardon.objects.get_or_create(target=target, key=key, defaults={"at": Now()})
+    Pardon.objects.filter(pk=pardon.pk).update(
+        at=moment, pauses=F("pauses") + 1 if by_itself else 0
+    )
 
 
 def try_again(provider: Provider) -> int:

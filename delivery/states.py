@@ -37,7 +37,8 @@ class Reason(models.TextChoices):
     CONSENT_WITHDRAWN = "consent_withdrawn", "Consent to this topic was withdrawn"
     CAMPAIGN_PAUSED = "campaign_paused", "The campaign is paused"
     CAMPAIGN_STOPPED = "campaign_stopped", "The campaign was stopped"
-    REPUTATION = "reputation", "Too much of it bounced or was called spam"
+    REPUTATION = "reputation", "Too much of it came back or was called spam"
+    SLOWED = "slowed", "Only so many of it may leave in an hour"
     KILL_SWITCH = "kill_switch", "Sending is switched off"
     NO_SENDER = "no_sender", "No sender is set up"
     NO_PROVIDER = "no_provider", "No active provider for this mail"
@@ -59,6 +60,7 @@ DEAD_LETTER_STATES = (MessageState.FAILED, MessageState.DEAD)
 WAITING_REASONS = (
     Reason.CAP_REACHED,
     Reason.WARMING_UP,
+    Reason.SLOWED,
     Reason.NO_SENDER,
     Reason.NO_PROVIDER,
     Reason.NO_REGION,

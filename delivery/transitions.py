@@ -28,6 +28,7 @@ class Departure:
     email: str
     email_normalized: str
     sending_domain: str
+    mailboxes: str
     wire_hash: bytes
 
 
@@ -41,6 +42,8 @@ class Refused:
     detail: str = ""
     delay: float = 0.0
     """Seconds after which it may be asked again."""
+    mailboxes: str = ""
+    """The mailbox provider of the person's address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,10 @@ class Settled:
     replayable: float = 0.0
     """With RETRY: it may have been taken, and for so many seconds from the first hand-over on the
     same call is answered with the first one's result."""
+    bounce: str = ""
+    """The class of the receiving server's answer, where it was the receiver that answered."""
+    request: str = ""
+    """What was asked of the provider, for the log of attempts."""
     never_begun: bool = False
     """Nothing was handed over; what an earlier hand-over left in doubt stays so."""
 
@@ -78,11 +85,12 @@ _CLAIM = """
 
 _REFUSE = """
     UPDATE delivery_message AS m
-    SET state = r.state, reason = r.reason, detail = r.detail, lease_owner = '', lease_until = NULL,
+    SET state = r.state, reason = r.reason, detail = r.detail, mailboxes = r.mailboxes,
+        lease_owner = '', lease_until = NULL,
         due_at = CASE WHEN r.delay > 0 THEN statement_timestamp() + r.delay * interval '1 second'
                       ELSE m.due_at END
-    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::float8[])
-         AS r (id, state, reason, detail, delay)
+    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::float8[], %s::text[])
+         AS r (id, state, reason, detail, delay, mailboxes)
     WHERE m.id = r.id AND m.state = 'claimed' AND m.lease_owner = %s
     RETURNING m.id
 """
@@ -101,11 +109,13 @@ _DISPATCH = """
     SET state = 'dispatching', attempts = m.attempts + 1, handover_id = %s, reason = '',
         detail = '', provider_id = d.provider_id, route = d.route, email = d.email,
         email_normalized = d.email_normalized, wire_hash = d.wire_hash,
-        sending_domain = d.sending_domain, handed_over_at = statement_timestamp(),
+        sending_domain = d.sending_domain, mailboxes = d.mailboxes,
+        handed_over_at = statement_timestamp(),
         lease_until = statement_timestamp() + %s * interval '1 second'
     FROM unnest(%s::uuid[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[],
-                %s::bytea[])
-         AS d (id, provider_id, route, email, email_normalized, sending_domain, wire_hash)
+                %s::text[], %s::bytea[])
+         AS d (id, provider_id, route, email, email_normalized, sending_domain, mailboxes,
+               wire_hash)
     WHERE m.id = d.id AND m.state = 'claimed' AND m.lease_owner = %s
           AND m.lease_until > statement_timestamp()
     RETURNING m.id, m.attempts
@@ -122,9 +132,10 @@ _PROVEN = (
 _SETTLE = f"""
     WITH outcome AS (
         SELECT * FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[],
-                             %s::float8[], %s::bool[], %s::text[], %s::float8[], %s::bool[])
+                             %s::float8[], %s::bool[], %s::text[], %s::float8[], %s::text[],
+                             %s::text[], %s::bool[])
              AS s (id, attempt, state, reason, detail, esp_id, delay, failed, verdict, replayable,
-                   never_begun)
+                   bounce, request, never_begun)
     ), moved AS (
         UPDATE delivery_message AS m
         SET state = CASE WHEN {_PROVEN} THEN 'sent' ELSE s.state END,
@@ -143,10 +154,15 @@ _SETTLE = f"""
         WHERE m.id = s.id AND m.attempts = s.attempt AND m.state IN ('dispatching', 'unknown')
         RETURNING m.id
     ), logged AS (
-        INSERT INTO delivery_attempt (message_id, number, provider_id, verdict, detail)
-        SELECT s.id, s.attempt, m.provider_id, s.verdict, s.detail
+        INSERT INTO delivery_attempt (message_id, number, provider_id, verdict, detail, request)
+        SELECT s.id, s.attempt, m.provider_id, s.verdict, s.detail, s.request
         FROM outcome AS s JOIN delivery_message AS m ON m.id = s.id
         WHERE m.provider_id IS NOT NULL AND s.verdict <> ''
+        ON CONFLICT DO NOTHING
+    ), answered AS (
+        INSERT INTO delivery_bounce (message_id, bounce_class, detail, source)
+        SELECT s.id, s.bounce, s.detail, 'smtp'
+        FROM outcome AS s JOIN moved USING (id) WHERE s.bounce <> ''
         ON CONFLICT DO NOTHING
     )
     SELECT id FROM moved
@@ -223,6 +239,7 @@ def refuse(refused: Sequence[Refused], *, owner: str) -> set[UUID]:
         [r.reason.value for r in refused],
         [r.detail[:500] for r in refused],
         [r.delay for r in refused],
+        [r.mailboxes for r in refused],
         owner,
     )
     return {message_id for (message_id,) in _run(_REFUSE, columns)}
@@ -243,6 +260,7 @@ def dispatch(
         [d.email for d in departures],
         [d.email_normalized for d in departures],
         [d.sending_domain for d in departures],
+        [d.mailboxes for d in departures],
         [d.wire_hash for d in departures],
         owner,
     )
@@ -266,6 +284,8 @@ def settle(settled: Sequence[Settled]) -> set[UUID]:
         [s.failed for s in settled],
         [s.verdict for s in settled],
         [s.replayable for s in settled],
+        [s.bounce for s in settled],
+        [s.request for s in settled],
         [s.never_begun for s in settled],
     )
     return {message_id for (message_id,) in _run(_SETTLE, columns)}

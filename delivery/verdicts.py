@@ -17,12 +17,13 @@ from anymail.exceptions import AnymailError, AnymailRecipientsRefused, AnymailRe
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
 
 from common.addresses import mask_addresses
+from delivery.bounces import BounceClass, classify_reply
 from delivery.providers import STATUSES, Answer, Meaning, Traits
 
 MIN_RETRY_AFTER = 1.0
 MAX_RETRY_AFTER = 3_600.0
 _CLOSED_SECONDS = 60.0
-_LONGEST_DETAIL = 300
+_LONGEST_EXCERPT = 2_000
 # RFC 4954: authentication required, failed, or needs encryption.
 _NOT_LOGGED_IN = (530, 534, 535, 538)
 _LONGEST_BODY = 100_000
@@ -60,6 +61,8 @@ class Verdict:
     esp_id: str = ""
     retry_after: float | None = None
     blame: Blame = Blame.MESSAGE
+    bounce: BounceClass | None = None
+    """What the receiving server's answer says of the address, or of us."""
 
     @property
     def spares_attempt(self) -> bool:
@@ -104,14 +107,17 @@ def of_connection(error: BaseException) -> Verdict:
 
 def of_smtp_reply(code: int, text: bytes) -> Verdict:
     """The verdict for a server's negative answer (4xx or 5xx) to whatever command."""
-    detail = _excerpt(f"SMTP {code} {text.decode('ascii', 'replace')}")
+    reply = f"{code} {text.decode('ascii', 'replace')}"
+    detail = _excerpt(f"SMTP {reply}")
     if code in _NOT_LOGGED_IN:
         wait = _CLOSED_SECONDS
         return Verdict(Outcome.RETRY, detail, retry_after=wait, blame=Blame.ROUTE)
+    bounce = classify_reply(reply)
     if code >= 500:
-        return Verdict(Outcome.PERMANENT, detail)
+        return Verdict(Outcome.PERMANENT, detail, bounce=bounce)
     # 421: the server is about to close, which is not the message's fault.
-    return Verdict(Outcome.RETRY, detail, blame=Blame.PACE if code == 421 else Blame.MESSAGE)
+    blame = Blame.PACE if code == 421 else Blame.MESSAGE
+    return Verdict(Outcome.RETRY, detail, blame=blame, bounce=bounce)
 
 
 def of_smtp_fault(error: BaseException, *, in_doubt: bool) -> Verdict:
@@ -225,5 +231,5 @@ def _code(body: str, traits: Traits) -> str:
 
 def _excerpt(text: str) -> str:
     """What may be stored and shown of a foreign text: one line, no addresses."""
-    printable = "".join(character if character.isprintable() else " " for character in text[:2_000])
-    return mask_addresses(" ".join(printable.split()))[:_LONGEST_DETAIL]
+    printable = "".join(c if c.isprintable() else " " for c in text[:_LONGEST_EXCERPT])
+    return mask_addresses(" ".join(printable.split()))

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, timedelta
 
 from django.db import connection, transaction
+from django.db.models import F
+from django.db.models.functions import Greatest
 
 from common.postgres import database_time
 from delivery.mailboxes import mailbox_provider
@@ -156,6 +158,14 @@ def look_back() -> int:
     return len(stages)
 
 
+def step_back(domain: str, mailboxes: str) -> None:
+    """After a pause: every warm-up of the domain with this mailbox provider two days back."""
+    stages = WarmupStage.objects.filter(
+        warmup__is_active=True, warmup__domain=domain, mailboxes=mailboxes
+    )
+    stages.update(stage=Greatest(0, F("stage") - STEPS_BACK), note="goes back: it was paused")
+
+
 def _judge(row: WarmupStage, days: Sequence[int], used: int, day: Day, on: date) -> None:
     if used:
         idle = (on - row.used_on).days if row.used_on else 0
@@ -185,28 +195,36 @@ def _used(on: date) -> Counter[str]:
     return Counter(dict(used.values_list("name", "used")))
 
 
+# What was refused in the hand-over counts as if it had come back.
 _DAYS = """
-    SELECT m.provider_id, m.sending_domain, split_part(m.email_normalized, '@', 2),
-           count(*), count(m.bounced_at), count(m.complained_at),
-           count(*) FILTER (WHERE EXISTS (
-               SELECT FROM delivery_attempt AS a
-               WHERE a.message_id = m.id AND a.verdict = 'retry'
-                 AND a.at >= m.sent_at - interval '1 day'))
-    FROM delivery_message AS m
-    WHERE m.sent_at >= %(day)s::timestamp AT TIME ZONE 'UTC'
-      AND m.sent_at < (%(day)s::date + 1)::timestamp AT TIME ZONE 'UTC'
-    GROUP BY 1, 2, 3
+    WITH mails AS (
+        SELECT m.provider_id, m.sending_domain, m.mailboxes, m.bounced_at IS NOT NULL AS bounced,
+               m.complained_at IS NOT NULL AS complained, EXISTS (
+               SELECT FROM delivery_bounce AS b WHERE b.message_id = m.id
+                  AND b.bounce_class IN ('soft', 'throttle', 'block')) AS deferred
+        FROM delivery_message AS m
+        WHERE m.sent_at >= %(day)s::timestamp AT TIME ZONE 'UTC'
+          AND m.sent_at < (%(day)s::date + 1)::timestamp AT TIME ZONE 'UTC'
+      UNION ALL
+        SELECT m.provider_id, m.sending_domain, m.mailboxes,
+               bool_or(b.bounce_class IN ('hard', 'owner_changed')), false,
+               bool_or(b.bounce_class IN ('soft', 'throttle', 'block'))
+        FROM delivery_bounce AS b JOIN delivery_message AS m ON m.id = b.message_id
+        WHERE m.sent_at IS NULL AND b.at >= %(day)s::timestamp AT TIME ZONE 'UTC'
+          AND b.at < (%(day)s::date + 1)::timestamp AT TIME ZONE 'UTC'
+        GROUP BY m.id
+    )
+    SELECT provider_id, sending_domain, mailboxes, count(*), count(*) FILTER (WHERE bounced),
+           count(*) FILTER (WHERE complained), count(*) FILTER (WHERE deferred)
+    FROM mails GROUP BY 1, 2, 3
 """
 
 
 def _days(on: date) -> Mapping[tuple[int, str, str], Day]:
-    totals: dict[tuple[int, str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     with connection.cursor() as cursor:
         cursor.execute(_DAYS, {"day": on})
-        for provider, domain, host, *counts in cursor.fetchall():
-            total = totals[provider, domain, mailbox_provider(f"@{host}")]
-            total[:] = [before + count for before, count in zip(total, counts, strict=True)]
-    return defaultdict(Day, {key: Day(*counts) for key, counts in totals.items()})
+        rows = cursor.fetchall()
+    return defaultdict(Day, {tuple(row[:3]): Day(*row[3:]) for row in rows})
 
 
 def _today() -> date:

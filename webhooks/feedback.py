@@ -76,7 +76,7 @@ class Match:
         """The moments of the message that this feedback tells."""
         kind = self.feedback.kind
         columns = [_PROVEN] if kind in _PROOFS else []
-        soft = kind is FeedbackKind.BOUNCED and self.feedback.bounce_class is not BounceClass.HARD
+        soft = kind is FeedbackKind.BOUNCED and self.feedback.bounce_class not in _FINAL
         if kind in _TIMESTAMPS and not soft:
             columns.append(_TIMESTAMPS[kind])
         return columns
@@ -85,7 +85,7 @@ class Match:
     def suppression(self) -> tuple[str, SuppressionReason] | None:
         """Scope and reason to suppress the address for, if any."""
         match self.feedback.kind:
-            case FeedbackKind.BOUNCED if self.feedback.bounce_class is BounceClass.HARD:
+            case FeedbackKind.BOUNCED if self.feedback.bounce_class in _FINAL:
                 return ALL, SuppressionReason.HARD_BOUNCE
             case FeedbackKind.COMPLAINED:
                 return MARKETING, SuppressionReason.COMPLAINT
@@ -95,13 +95,21 @@ class Match:
 
     @property
     def withdraws(self) -> bool:
-        """Whether the person took back their consent to the message's topic."""
+        """Whether the consent to the message's topic is gone: taken back, or its giver is."""
+        person_said = self.feedback.kind in (FeedbackKind.COMPLAINED, FeedbackKind.UNSUBSCRIBED)
+        somebody_else = self.feedback.bounce_class is BounceClass.OWNER_CHANGED
         return (
-            self.feedback.kind in (FeedbackKind.COMPLAINED, FeedbackKind.UNSUBSCRIBED)
+            (person_said or somebody_else)
             and self.message is not None
             and self.message.topic is not None
         )
 
+
+_FINAL = frozenset({BounceClass.HARD, BounceClass.OWNER_CHANGED})
+_NO_BOUNCE = frozenset(
+    {None, BounceClass.AUTO_REPLY, BounceClass.COMPLAINT, BounceClass.UNSUBSCRIBE}
+)
+_ENGAGING = frozenset({FeedbackKind.OPENED, FeedbackKind.CLICKED})
 
 _TIMESTAMPS = {
     FeedbackKind.DELIVERED: "delivered_at",
@@ -149,6 +157,29 @@ _ACCEPT = """
 """
 
 
+# However often and in whatever order a message came back: once per class, for its first time.
+_BOUNCE = """
+    INSERT INTO delivery_bounce AS b (message_id, bounce_class, detail, source, at, is_applied)
+    SELECT n.*, true
+    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::timestamptz[])
+         AS n (message_id, bounce_class, detail, source, at)
+    ON CONFLICT (message_id, bounce_class)
+    DO UPDATE SET at = LEAST(b.at, excluded.at), is_applied = true
+"""
+
+_ENGAGE = """
+    WITH news AS (
+        SELECT * FROM unnest(%s::bigint[], %s::timestamptz[]) AS n (id, at)
+    ), locked AS (
+        SELECT c.id FROM contacts_contact AS c JOIN news USING (id)
+        ORDER BY c.id FOR NO KEY UPDATE OF c
+    )
+    UPDATE contacts_contact AS c SET engaged_at = GREATEST(c.engaged_at, n.at)
+    FROM news AS n JOIN locked USING (id)
+    WHERE c.id = n.id
+"""
+
+
 def apply_feedback(feedback: Sequence[Feedback]) -> list[dict[str, Any]]:
     """Act on everything that came back; returns what was done about each, in order.
 
@@ -162,6 +193,8 @@ def apply_feedback(feedback: Sequence[Feedback]) -> list[dict[str, Any]]:
         _suppress(matches)
         _withdraw(matches)
         accepted = _mark(matches)
+        _note_bounces(matches)
+        _engage(matches)
     return [_outcome(match, accepted) for match in matches]
 
 
@@ -248,6 +281,32 @@ def _mark(matches: Iterable[Match]) -> set[UUID]:
         cursor.execute(_MARK, [list(moments), list(esp_ids.values()), *times])
         cursor.execute(_ACCEPT, [proven])
         return {message_id for (message_id,) in cursor.fetchall()}
+
+
+def _note_bounces(matches: Iterable[Match]) -> None:
+    first: dict[tuple[UUID, str], Match] = {}
+    for match in sorted(matches, key=lambda match: match.feedback.at):
+        bounce_class = match.feedback.bounce_class
+        if match.message is not None and bounce_class not in _NO_BOUNCE:
+            first.setdefault((match.message.pk, str(bounce_class)), match)
+    if first:
+        rows = [
+            (*key, m.feedback.detail[:500], m.feedback.source, m.feedback.at)
+            for key, m in sorted(first.items())
+        ]
+        with connection.cursor() as cursor:
+            cursor.execute(_BOUNCE, [list(column) for column in zip(*rows, strict=True)])
+
+
+def _engage(matches: Iterable[Match]) -> None:
+    last: dict[int, datetime] = {}
+    for match in matches:
+        if match.message is not None and match.feedback.kind in _ENGAGING:
+            contact = match.message.contact_id
+            last[contact] = max(match.feedback.at, last.get(contact, match.feedback.at))
+    if last:
+        with connection.cursor() as cursor:
+            cursor.execute(_ENGAGE, [list(last), list(last.values())])
 
 
 def _outcome(match: Match, accepted: set[UUID]) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from delivery.models.limits import Quota
 from delivery.models.messages import Attempt, DeadLetter, Message, SandboxMail
 from delivery.models.providers import Circuit, Provider, Sender
-from delivery.models.switches import Pardon, Switch
+from delivery.models.reputation import Bounce, Pardon, Tally
+from delivery.models.switches import Switch
 from delivery.models.warmup import Warmup, WarmupPlan, WarmupStage
 
 __all__ = [
     "Attempt",
+    "Bounce",
     "Circuit",
     "DeadLetter",
     "Message",
@@ -17,6 +19,7 @@ __all__ = [
     "SandboxMail",
     "Sender",
     "Switch",
+    "Tally",
     "Warmup",
     "WarmupPlan",
     "WarmupStage",

@@ -8,7 +8,7 @@ from django.db import models
 class Quota(models.Model):
     """Hand-overs promised within one hour or day against one limit. See `delivery.quotas`."""
 
-    name = models.CharField(max_length=160)
+    name = models.CharField(max_length=400)
     starts_at = models.DateTimeField()
     most = models.PositiveIntegerField()
     used = models.PositiveIntegerField(default=0)
@@ -16,6 +16,9 @@ class Quota(models.Model):
     class Meta:
         constraints: ClassVar[list[models.BaseConstraint]] = [
             models.UniqueConstraint(fields=["name", "starts_at"], name="quota_once_per_window"),
+        ]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["starts_at"], name="quota_by_age"),
         ]
 
     def __str__(self) -> str:

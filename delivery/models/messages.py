@@ -76,6 +76,9 @@ class Message(models.Model):
         max_length=100, blank=True, help_text=_("The backend it was handed over through.")
     )
     sending_domain = models.CharField(max_length=253, blank=True)
+    mailboxes = models.CharField(
+        max_length=20, blank=True, help_text=_("The mailbox provider of the address.")
+    )
     esp_id = models.CharField(max_length=200, blank=True)
     wire_hash = models.BinaryField(
         null=True, help_text=_("SHA-256 of the mail that was handed over last.")
@@ -120,6 +123,11 @@ class Message(models.Model):
             models.Index(fields=["email_normalized"], name="message_by_email"),
             models.Index(fields=["origin_event_id"], name="message_by_event"),
             BrinIndex(fields=["sent_at"], name="message_sent"),
+            models.Index(
+                fields=["sent_at"],
+                name="message_disliked",
+                condition=Q(complained_at__isnull=False) | Q(unsubscribed_at__isnull=False),
+            ),
             models.Index(fields=["origin_campaign", "-id"], name="message_by_campaign"),
             models.Index(
                 fields=["provider", "esp_id"], name="message_by_esp_id", condition=~Q(esp_id="")
@@ -145,6 +153,9 @@ class Attempt(models.Model):
     provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="+")
     verdict = models.CharField(max_length=12)
     detail = models.CharField(max_length=500, blank=True)
+    request = models.CharField(
+        max_length=300, blank=True, help_text=_("What was asked of it, where it did not take it.")
+    )
     at = models.DateTimeField(db_default=Now())
 
     class Meta:

@@ -1,4 +1,4 @@
-"""What stops mail by hand."""
+"""What stops mail, or slows it down."""
 
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ from delivery.states import Reason
 
 
 class Switch(models.Model):
-    """A stop that the gate obeys: everything, one campaign, or one provider.
+    """A stop or a slow-down that the gate obeys: of everything, of one campaign, of one provider.
 
     Campaigns live above delivery, so a paused campaign says so by a row here, written in the
     transaction that pauses it.
@@ -20,7 +20,9 @@ class Switch(models.Model):
         EVERYTHING = "everything", _("Everything")
         CAMPAIGN = "campaign", _("One campaign")
         PROVIDER = "provider", _("One provider")
+        DOMAIN = "domain", _("One sending domain")
         STREAM = "stream", _("One stream of a sending domain")
+        MAILBOXES = "mailboxes", _("One stream of a sending domain to one mailbox provider")
 
     target = models.CharField(max_length=20, choices=Target.choices)
     key = models.CharField(
@@ -28,6 +30,14 @@ class Switch(models.Model):
     )
     reason = models.CharField(max_length=30, choices=Reason.choices, default=Reason.KILL_SWITCH)
     note = models.CharField(max_length=200, blank=True)
+    per_hour = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text=_("So many mails an hour may leave all the same. Empty: none."),
+    )
+    until = models.DateTimeField(
+        null=True, blank=True, help_text=_("Then it is lifted by itself. Empty: by hand.")
+    )
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
@@ -38,20 +48,3 @@ class Switch(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_target_display()} {self.key}".strip()
-
-
-class Pardon(models.Model):
-    """What an operator has let go on although it was at fault: mail sent before is not held against
-    it again."""
-
-    target = models.CharField(max_length=20, choices=Switch.Target.choices)
-    key = models.CharField(max_length=300)
-    at = models.DateTimeField()
-
-    class Meta:
-        constraints: ClassVar[list[models.BaseConstraint]] = [
-            models.UniqueConstraint(fields=["target", "key"], name="one_pardon_per_target"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.target} {self.key}"

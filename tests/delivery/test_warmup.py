@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from delivery import recovery
 from delivery.engine import drain
 from delivery.models import (
+    Bounce,
     Message,
     Quota,
     SandboxMail,
@@ -144,12 +145,12 @@ def was_sent(warmup: Warmup, count: int, **fields: Any) -> None:
     sent_at = datetime.combine(yesterday(), datetime.min.time(), UTC) + timedelta(hours=12)
     for _ in range(count):
         MessageFactory(
-            state="sent",
             sent_at=sent_at,
             provider=warmup.provider,
             sending_domain=warmup.domain,
             email_normalized="ada@gmail.com",
-            **fields,
+            mailboxes="gmail",
+            **{"state": "sent", **fields},
         )
 
 
@@ -177,6 +178,48 @@ def test_bad_day_costs_two() -> None:
     was_sent(warmup, 5, bounced_at=Now())
     look_back()
     assert WarmupStage.objects.get().stage == 0
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("bounce_class", "state", "after"),
+    [("throttle", "sent", 0), ("hard", "failed", 0), ("auth", "failed", 2), ("soft", "dead", 0)],
+)
+def test_what_the_receiver_answered_at_the_hand_over_counts(
+    bounce_class: str, state: str, after: int
+) -> None:
+    warmup = warming(provider=ProviderFactory())
+    before = yesterday() - timedelta(days=1)
+    WarmupStage.objects.create(
+        warmup=warmup, mailboxes="gmail", stage=2, judged_on=before, used_on=before
+    )
+    was_used(warmup, 10)
+    was_sent(warmup, 5)
+    was_sent(warmup, 5, state=state)
+    answered = Message.objects.order_by("-pk")[:5]
+    noon = answered[0].sent_at
+    if state != "sent":
+        Message.objects.filter(pk__in=[m.pk for m in answered]).update(sent_at=None)
+    Bounce.objects.bulk_create(
+        Bounce(message=m, bounce_class=bounce_class, source="smtp", at=noon) for m in answered
+    )
+    look_back()
+    assert WarmupStage.objects.get().stage == after
+
+
+@pytest.mark.django_db
+def test_most_engaged_leave_first_when_the_next_window_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recovery, "_LIMIT", 2)
+    for name, days in (("never", None), ("long ago", 300), ("today", 0), ("lately", 9)):
+        engaged = Now() - timedelta(days=days) if days is not None else None
+        contact = ContactFactory(name=name, engaged_at=engaged)
+        held = MessageFactory(contact=contact, state="held", reason="warming_up")
+        Message.objects.filter(pk=held.pk).update(due_at=Now() - timedelta(seconds=1))
+    assert recovery.release_held() == 2
+    queued = Message.objects.filter(state="queued").values_list("contact__name", flat=True)
+    assert set(queued) == {"today", "lately"}
 
 
 @pytest.mark.django_db

@@ -116,7 +116,7 @@ def test_earliest_moment_stays() -> None:
 
 @pytest.mark.parametrize(
     "bounce_class",
-    [c for c in BounceClass if c not in ("hard", "complaint", "unsubscribe")],
+    [c for c in BounceClass if c not in ("hard", "owner_changed", "complaint", "unsubscribe")],
 )
 def test_bounce_that_is_not_hard_leaves_address_and_message(bounce_class: BounceClass) -> None:
     message = marketing_message()
@@ -130,6 +130,34 @@ def test_bounce_that_is_not_hard_leaves_address_and_message(bounce_class: Bounce
     }
     assert times_of(message) == {}
     assert suppressed() == set()
+
+
+def test_new_owner_of_a_mailbox_has_consented_to_nothing() -> None:
+    message = marketing_message()
+    bounce = about(message, FeedbackKind.BOUNCED, bounce_class=BounceClass.OWNER_CHANGED)
+    (outcome,) = apply_feedback([bounce])
+    assert outcome["effects"] == ["bounced_at", "suppressed:all", "withdrawn:news"]
+
+
+def test_bounce_is_kept_once_per_class_for_its_first_time() -> None:
+    message = marketing_message()
+    for minute in (5, 3, 9):
+        bounce = about(message, FeedbackKind.BOUNCED, minute, bounce_class=BounceClass.SOFT)
+        apply_feedback([bounce, bounce])
+    apply_feedback([about(message, FeedbackKind.BOUNCED, 1, bounce_class=BounceClass.BLOCK)])
+    assert list(message.bounces.order_by("at").values_list("bounce_class", "at")) == [
+        ("block", NOON + timedelta(minutes=1)),
+        ("soft", NOON + timedelta(minutes=3)),
+    ]
+
+
+def test_open_and_click_show_that_somebody_reads() -> None:
+    message = marketing_message()
+    for kind, minute in ((FeedbackKind.CLICKED, 7), (FeedbackKind.OPENED, 2)):
+        apply_feedback([about(message, kind, minute)])
+    apply_feedback([about(message, FeedbackKind.DELIVERED, 9)])
+    message.contact.refresh_from_db()
+    assert message.contact.engaged_at == NOON + timedelta(minutes=7)
 
 
 def test_complaint_withdraws_the_consent_once() -> None:

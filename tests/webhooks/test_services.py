@@ -144,7 +144,7 @@ def queries_for(number: int) -> int:
     for index in range(number):
         message = MessageFactory(state="unknown")
         call(payload("bounce_HardBounce", message, ID=1_000 * number + index))
-        call(payload("open", message))
+        call(payload("open", message, MessageID=str(message.pk)))
     with CaptureQueriesContext(connection) as queries:
         drain()
     return len(queries)
