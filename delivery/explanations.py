@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from delivery.models import Attempt, Message
+from delivery.bounces import BounceClass
+from delivery.models import Attempt, Bounce, Message
 from delivery.states import MessageState, Reason
 from suppression.states import scope_in_words
 
@@ -36,6 +37,18 @@ _CAME_BACK = (
     ("complained_at", "Marked as spam", "red"),
     ("unsubscribed_at", "Unsubscribed", "amber"),
 )
+
+_BOUNCES: dict[str, tuple[str, str]] = {
+    BounceClass.HARD: ("Came back: the address is no good", "red"),
+    BounceClass.OWNER_CHANGED: ("Came back: the mailbox is somebody else's now", "red"),
+    BounceClass.SOFT: ("Came back for now", "amber"),
+    BounceClass.THROTTLE: ("Put off: too many at a time", "amber"),
+    BounceClass.BLOCK: ("Turned away as spam or by policy", "red"),
+    BounceClass.AUTH: ("Turned away for SPF, DKIM or DMARC", "red"),
+    BounceClass.CONTENT: ("Turned away for what is in it", "red"),
+}
+
+_CLOCKS_DIFFER = timedelta(minutes=1)
 
 _STATES: dict[str, str] = {
     MessageState.QUEUED: "It waits for its turn and leaves as soon as a worker is free.",
@@ -70,6 +83,8 @@ _ADVICE: dict[str, str] = {
     Reason.PROVIDER_DOWN: "It leaves by itself once the provider is back. Its page says what it "
     "answered; if the cause is put right, try again there.",
     Reason.CAP_REACHED: "It leaves by itself when the next hour or day begins (UTC).",
+    Reason.SLOWED: "It leaves by itself in an hour that has room for it, or when the slow-down is "
+    "lifted under Switches.",
     Reason.WARMING_UP: "It leaves by itself when the plan's next hour or day has room for it.",
     Reason.GATE_FAILED: "When in doubt, nothing leaves. Replay it once the cause is fixed.",
     Reason.RENDER_FAILED: "Correct and publish the template. This message keeps the version it "
@@ -115,18 +130,33 @@ def advice_of(message: Message) -> str:
     return _ADVICE.get(message.reason, "")
 
 
-def timeline_of(message: Message, attempts: Iterable[Attempt]) -> list[Moment]:
+def timeline_of(
+    message: Message, attempts: Iterable[Attempt], bounces: Iterable[Bounce] = ()
+) -> list[Moment]:
     """Everything that happened to it, oldest first."""
     moments = [Moment(message.created_at, "Created", "blue", _origin(message))]
     for attempt in attempts:
         title, tone = _VERDICTS.get(attempt.verdict, (attempt.verdict, "grey"))
         text = f"Attempt {attempt.number} through {attempt.provider.key}"
-        moments.append(Moment(attempt.at, title, tone, _with(text, attempt.detail)))
+        asked = f" Asked was: {attempt.request}" if attempt.request else ""
+        moments.append(Moment(attempt.at, title, tone, _with(text, attempt.detail) + asked))
+    for bounce in bounces:
+        title, tone = _BOUNCES.get(bounce.bounce_class, ("Came back", "amber"))
+        moments.append(
+            Moment(bounce.at, title, tone, _with(f"Told by {bounce.source}", bounce.detail))
+        )
     for column, title, tone in _CAME_BACK:
         at = getattr(message, column)
         if at is not None:
-            moments.append(Moment(at, title, tone))
+            moments.append(Moment(at, title, tone, _clock(at, message)))
     return sorted(moments, key=lambda moment: moment.at)
+
+
+def _clock(at: datetime, message: Message) -> str:
+    """What is told by others is told by their clocks; no state depends on it."""
+    if message.handed_over_at is None or at >= message.handed_over_at - _CLOCKS_DIFFER:
+        return ""
+    return "By the provider's clock, which is not ours: this was before the hand-over."
 
 
 def _sent(message: Message) -> str:

@@ -3,9 +3,11 @@
 `webhooks.checks` has its own. Ids are stable: E = refuse to deploy, W = look at it.
 """
 
+import os
 from typing import Any
 from urllib.parse import urlsplit
 
+import requests.adapters
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
@@ -74,5 +76,24 @@ def compliance_is_not_loosened_unnoticed(**_: Any) -> list[CheckMessage]:
             "Topics marked opt-in are mailed without consent on record "
             "(compliance.consent_check or compliance.gdpr is false).",
             id="emailauto.W005",
+        )
+    ]
+
+
+@register()
+def no_library_is_told_to_repeat_requests(**_: Any) -> list[CheckMessage]:
+    """A repeated request is a second mail. These have no effect here; whoever sets them should
+    not rely on it."""
+    named = [name for name in ("AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE") if os.environ.get(name)]
+    if requests.adapters.DEFAULT_RETRIES:
+        named.append("requests.adapters.DEFAULT_RETRIES")
+    if not named:
+        return []
+    return [
+        Warning(
+            f"{', '.join(named)} asks for repeated requests, which would double mail; "
+            "hand-overs are never repeated by a library.",
+            hint="Retries are set by provider.retry in the config file.",
+            id="emailauto.W006",
         )
     ]

@@ -1,4 +1,4 @@
-"""The admin's first page: what is going on, and what needs somebody. Eleven queries."""
+"""The admin's first page: what is going on, and what needs somebody. Twelve queries."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -17,7 +17,8 @@ from common.ids import first_uuid7
 from delivery.explanations import STATE_TONES
 from delivery.models import Message, Provider, Sender, Switch
 from delivery.routes import configured_backend
-from delivery.states import DEAD_LETTER_STATES, DUE_STATES, MessageState
+from delivery.silence import silent
+from delivery.states import DEAD_LETTER_STATES, DUE_STATES, MessageState, Reason
 from events.models import Event
 from events.states import EventState
 from monitoring.services import SWEEP, idle_seconds
@@ -27,6 +28,7 @@ _RECENT = 8
 # A worker whose sweep is this late makes no progress.
 _LATE_SECONDS = 60.0
 _MOST_SHOWN = 100
+_ON_CAMPAIGNS_PAGES = (Reason.CAMPAIGN_PAUSED, Reason.CAMPAIGN_STOPPED)
 
 Context = dict[str, Any]
 
@@ -43,7 +45,7 @@ def dashboard(request: HttpRequest, context: Context) -> Context:
         "now_numbers": _now(),
         "campaigns": _campaigns(),
         "recent": _recent(),
-        "stops": list(Switch.objects.exclude(target=Switch.Target.CAMPAIGN)),
+        "stops": list(Switch.objects.exclude(reason__in=_ON_CAMPAIGNS_PAGES)),
         "way_out": _way_out(),
         "worker_is_late": idle is None or idle > _LATE_SECONDS,
     }
@@ -88,6 +90,12 @@ def _attention() -> list[Context]:
             "unknown: did the provider take them?",
             counts.get(MessageState.UNKNOWN, 0),
             _list("delivery_message", state__exact=MessageState.UNKNOWN.value),
+            "ea-care",
+        ),
+        (
+            "without a sign of life for a day",
+            silent().count(),
+            _list("delivery_message", signal="none"),
             "ea-care",
         ),
         (

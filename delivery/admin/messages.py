@@ -24,6 +24,7 @@ from delivery.headers import message_id, uuid_in_message_id
 from delivery.models import DeadLetter, Message
 from delivery.preview import as_sent
 from delivery.senders import load_senders
+from delivery.silence import silent
 from delivery.states import DEAD_LETTER_STATES
 
 _MOST_CONTACTS = 500
@@ -46,6 +47,19 @@ class CampaignFilter(KeyFilter):
     model = Message
     title = "campaign"
     parameter_name = "origin_campaign"
+
+
+class SignalFilter(admin.SimpleListFilter):
+    """Whether anything has come back about what was taken a day ago."""
+
+    title = "sign of life"
+    parameter_name = "signal"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("none", "None after 24 hours")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Message]) -> QuerySet[Message]:
+        return queryset.filter(pk__in=silent()) if self.value() == "none" else queryset
 
 
 class MessageList(RecordAdmin[Message]):
@@ -112,7 +126,7 @@ class MessageAdmin(MessageList):
         "sent",
         "marks",
     ]
-    list_filter = ["state", "stream", "reason", CampaignFilter]
+    list_filter = ["state", "stream", "reason", CampaignFilter, SignalFilter]
     empty_text = "A message is made when an event meets a campaign's rule."
     operations = (THE_PROVIDER_HAS_IT, SEND_IT, REPLAY, DISCARD)
 
@@ -158,7 +172,9 @@ class MessageAdmin(MessageList):
             "state": badge(message.get_state_display(), STATE_TONES[message.state]),
             "lead": sentence_of(message),
             "advice": advice_of(message),
-            "timeline": timeline_of(message, message.attempt_log.select_related("provider")),
+            "timeline": timeline_of(
+                message, message.attempt_log.select_related("provider"), message.bounces.all()
+            ),
             "rendered": rendered,
             "problem": problem,
             "message_id": _message_id(message),

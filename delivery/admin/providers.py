@@ -142,7 +142,9 @@ class ProviderAdmin(OperationsMixin[Provider]):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Provider]:
-        switch = Switch.objects.filter(target=Switch.Target.PROVIDER, key=OuterRef("key"))
+        switch = Switch.objects.filter(
+            target=Switch.Target.PROVIDER, key=OuterRef("key"), per_hour=None
+        )
         return super().get_queryset(request).annotate(is_stopped=Exists(switch))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Provider | None = None) -> list[str]:

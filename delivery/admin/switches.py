@@ -1,12 +1,15 @@
-"""Switches: everything, or one provider, stopped until somebody switches it on again."""
+"""Switches: everything, or one provider, stopped or slowed down until somebody switches it on
+again."""
 
 from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
 from django.http import HttpRequest
+from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.widgets import (
+    UnfoldAdminIntegerFieldWidget,
     UnfoldAdminSelectWidget,
     UnfoldAdminTextInputWidget,
 )
@@ -21,7 +24,7 @@ from delivery.states import Reason
 
 
 class SwitchForm(ModelForm[Switch]):
-    """What to stop: everything, or one provider. A campaign is paused on its own page."""
+    """What to stop or slow down: everything or a provider. A campaign is paused on its page."""
 
     what = forms.ChoiceField(
         label="Stop",
@@ -31,8 +34,13 @@ class SwitchForm(ModelForm[Switch]):
 
     class Meta:
         model = Switch
-        fields: ClassVar[list[str]] = ["what", "note"]
-        widgets: ClassVar[dict[str, Any]] = {"note": UnfoldAdminTextInputWidget()}
+        fields: ClassVar[list[str]] = ["what", "per_hour", "note"]
+        labels: ClassVar[dict[str, str]] = {"per_hour": "Still let leave per hour"}
+        help_texts: ClassVar[dict[str, str]] = {"per_hour": "Empty: none, a full stop."}
+        widgets: ClassVar[dict[str, Any]] = {
+            "note": UnfoldAdminTextInputWidget(),
+            "per_hour": UnfoldAdminIntegerFieldWidget(),
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -59,7 +67,7 @@ class SwitchAdmin(RecordAdmin[Switch]):
 
     change_form_template = "admin/delivery/switch/change_form.html"
     empty_text = "Everything is on. Add a switch to hold all mail, or one provider's."
-    list_display = ["stopped", "why", "note", "since"]
+    list_display = ["stopped", "does", "why", "note", "since"]
     operations = (
         Operation(
             name="lift",
@@ -84,7 +92,7 @@ class SwitchAdmin(RecordAdmin[Switch]):
         return super().get_form(request, obj, change, **kw)
 
     def get_fields(self, request: HttpRequest, obj: Switch | None = None) -> Any:
-        return ["what", "note"] if obj is None else super().get_fields(request, obj)
+        return ["what", "per_hour", "note"] if obj is None else super().get_fields(request, obj)
 
     def save_model(
         self, request: HttpRequest, obj: Switch, form: ModelForm[Switch], change: bool
@@ -92,17 +100,24 @@ class SwitchAdmin(RecordAdmin[Switch]):
         key = form.cleaned_data["what"]
         obj.target = Switch.Target.PROVIDER if key else Switch.Target.EVERYTHING
         obj.key = key
-        stop_sending(obj.target, key, note=obj.note)
-        obj.pk = Switch.objects.get(target=obj.target, key=key).pk
-        messages.warning(request, f"Stopped: {obj}. Mail is held, nothing is lost.")
+        obj.pk = stop_sending(obj.target, key, note=obj.note, per_hour=obj.per_hour).pk
+        messages.warning(request, f"{obj.in_words}. Mail is held, nothing is lost.")
 
     @admin.display(description="stopped")
     def stopped(self, switch: Switch) -> str:
         return str(switch)
 
+    @admin.display(description="does")
+    def does(self, switch: Switch) -> str:
+        if switch.per_hour is not None:
+            return f"lets {switch.per_hour:,} an hour leave"
+        if switch.until is not None:
+            return f"stops until {timezone.localtime(switch.until):%d %b, %H:%M}"
+        return "stops"
+
     @admin.display(description="why")
     def why(self, switch: Switch) -> SafeString:
-        tone = "amber" if _is_campaigns(switch) else "red"
+        tone = "red" if switch.is_stop and not _is_campaigns(switch) else "amber"
         return badge(switch.get_reason_display(), tone)
 
     @admin.display(description="since", ordering="created_at")

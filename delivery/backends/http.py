@@ -17,6 +17,7 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import DecodeError, IncompleteRead, ProtocolError
 from urllib3.response import BaseHTTPResponse
+from urllib3.util.retry import Retry
 
 from delivery.backends.posting import Posting
 
@@ -176,7 +177,7 @@ class _Guarded(Posting):
         session = _Session()
         session.headers.update(theirs.headers)
         for scheme in ("http://", "https://"):
-            session.mount(scheme, _Adapter())
+            session.mount(scheme, _Adapter(max_retries=Retry(0, read=False)))
         return session
 
 

@@ -48,3 +48,15 @@ class Switch(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_target_display()} {self.key}".strip()
+
+    @property
+    def is_stop(self) -> bool:
+        """Nothing leaves; otherwise so many an hour do."""
+        return self.per_hour is None
+
+    @property
+    def in_words(self) -> str:
+        """What it does, for people."""
+        if self.per_hour is None:
+            return f"Stopped: {self}"
+        return f"Slowed down to {self.per_hour:,} an hour: {self}"

@@ -1,14 +1,17 @@
 """Messages and dead letters: what became of a mail, and what an operator can do about it."""
 
+from datetime import timedelta
+
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.db.models.functions import Now
 from django.test import Client
 from django.urls import reverse
 
 from delivery.explanations import advice_of, sentence_of
-from delivery.models import Message
+from delivery.models import Attempt, Bounce, Message
 from delivery.states import MessageState, Reason
-from tests.factories import ContactFactory, MessageFactory, TemplateFactory
+from tests.factories import ContactFactory, MessageFactory, ProviderFactory, TemplateFactory
 
 LIST = "/admin/delivery/message/"
 DEAD = "/admin/delivery/deadletter/"
@@ -162,3 +165,35 @@ def test_message_whose_template_fails_still_has_its_page(operator: Client) -> No
     assert "The template cannot be rendered" in operator.get(page).text
     document = reverse("admin:delivery_message_document", args=[message.pk])
     assert operator.get(document).status_code == 200
+
+
+def test_failed_attempt_shows_what_was_asked_and_answered_but_no_address(
+    operator: Client,
+) -> None:
+    message = MessageFactory(state=MessageState.FAILED, reason=Reason.REFUSED)
+    request = "SMTP server: from shop@example.com to a***@e***, 4,312 bytes, sha256 ab12…"
+    provider = message.sender.provider
+    Attempt.objects.create(
+        message=message, number=1, provider=provider, verdict="permanent", request=request
+    )
+    Bounce.objects.create(message=message, bounce_class="hard", detail="550 5.1.1", source="smtp")
+    page = operator.get(reverse("admin:delivery_message_change", args=[message.pk])).text
+    assert request in page
+    assert "Came back: the address is no good" in page
+
+
+def test_e29_moment_before_the_hand_over_is_told_by_another_clock(operator: Client) -> None:
+    message = MessageFactory(state=MessageState.SENT, sent_at=Now(), handed_over_at=Now())
+    Message.objects.filter(pk=message.pk).update(delivered_at=Now() - timedelta(hours=1))
+    page = operator.get(reverse("admin:delivery_message_change", args=[message.pk])).text
+    assert "By the provider’s clock" in page or "By the provider&#x27;s clock" in page
+    assert _state(message) == MessageState.SENT
+
+
+def test_mail_without_a_sign_of_life_can_be_listed(operator: Client) -> None:
+    silent = MessageFactory(state=MessageState.SENT, sent_at=Now(), provider=ProviderFactory())
+    told = MessageFactory(state=MessageState.SENT, provider=silent.provider, delivered_at=Now())
+    Message.objects.update(sent_at=Now() - timedelta(hours=30))
+    page = operator.get(f"{LIST}?signal=none").text
+    assert str(silent.pk) in page
+    assert str(told.pk) not in page

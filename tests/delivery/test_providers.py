@@ -10,6 +10,7 @@ from delivery.engine import drain
 from delivery.models import Attempt, Message
 from delivery.providers import TRAITS
 from delivery.routes import RouteError, route_of
+from tests.delivery import fakeesp
 from tests.delivery.fakeesp import ADDRESS, Answer, FakeESP, fake_esp
 from tests.factories import ContactFactory, MessageFactory, ProviderFactory, SenderFactory
 
@@ -212,3 +213,18 @@ def test_nonsense_in_a_providers_row_is_told_and_kills_no_mail(
     MessageFactory(sender=SenderFactory(provider=provider))
     message = deliver()
     assert (message.state, message.crashes) == ("retry", 0), message.detail
+
+
+@pytest.mark.parametrize("kind", ["ses", "postmark"])
+@pytest.mark.parametrize("answer", [Answer(503), Answer(500), Answer(do=fakeesp.reset)])
+def test_e24_retries_configured_for_a_library_repeat_no_request(
+    monkeypatch: pytest.MonkeyPatch, kind: str, answer: Answer
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "5")
+    monkeypatch.setenv("AWS_RETRY_MODE", "adaptive")
+    monkeypatch.setattr("requests.adapters.DEFAULT_RETRIES", 5)
+    with fake_esp(kind) as esp:
+        esp.script = [answer] * 6
+        message_through(esp, kind)
+        deliver()
+        assert len(esp.requests) == 1

@@ -83,3 +83,13 @@ def test_faults_of_a_deployment_do_not_disturb_development(settings: Any) -> Non
     settings.PUBLIC_URL, settings.EMAIL_URL = "http://127.0.0.1:8000", ""
     settings.ADDRESS_HASH_KEY = settings.SECRET_KEY
     assert found(deploy=False) == []
+
+
+def test_e24_retries_configured_for_a_library_are_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "9")
+    assert found(deploy=False) == ["emailauto.W006"]
+    monkeypatch.delenv("AWS_MAX_ATTEMPTS")
+    monkeypatch.setattr("requests.adapters.DEFAULT_RETRIES", 3)
+    assert found(deploy=False) == ["emailauto.W006"]
