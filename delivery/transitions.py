@@ -160,8 +160,8 @@ _SETTLE = f"""
         WHERE m.provider_id IS NOT NULL AND s.verdict <> ''
         ON CONFLICT DO NOTHING
     ), answered AS (
-        INSERT INTO delivery_bounce (message_id, bounce_class, detail, source)
-        SELECT s.id, s.bounce, s.detail, 'smtp'
+        INSERT INTO delivery_bounce (message_id, bounce_class, detail, source, is_applied)
+        SELECT s.id, s.bounce, s.detail, 'smtp', false
         FROM outcome AS s JOIN moved USING (id) WHERE s.bounce <> ''
         ON CONFLICT DO NOTHING
     )

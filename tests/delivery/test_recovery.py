@@ -48,6 +48,7 @@ def dispatched(messages: list[Message], *, expired: bool = True) -> UUID:
                 m.email,
                 m.email_normalized,
                 "example.com",
+                "other",
                 b"",
             )
             for m in messages
