@@ -51,6 +51,11 @@ def _secret(name: str) -> str:
     return "no-services-no-secrets-" + name.lower()
 
 
+def _entries(name: str) -> list[str]:
+    """What stands between the commas, without the spaces people put there."""
+    return [entry.strip() for entry in env.list(name, default=[]) if entry.strip()]
+
+
 SECRET_KEY = _secret("SECRET_KEY")
 SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", default=[])
 # Keys the hashes by which suppressed addresses are found again. It can never be rotated without
@@ -59,6 +64,14 @@ ADDRESS_HASH_KEY = _secret("ADDRESS_HASH_KEY")
 # `user:password` of HTTP Basic on /webhooks/…; several, comma-separated, while rotating.
 # Empty = every webhook is refused.
 WEBHOOK_SECRET: list[str] = env.list("WEBHOOK_SECRET", default=[])
+# By what the providers that sign their calls are recognised; see docs/webhooks.md. Lists for the
+# same reason, and empty means the same, for one provider.
+SES_TOPIC_ARNS = _entries("SES_TOPIC_ARNS")
+SENDGRID_WEBHOOK_PUBLIC_KEY = _entries("SENDGRID_WEBHOOK_PUBLIC_KEY")
+MAILGUN_WEBHOOK_SIGNING_KEY = _entries("MAILGUN_WEBHOOK_SIGNING_KEY")
+RESEND_WEBHOOK_SECRET = _entries("RESEND_WEBHOOK_SECRET")
+MAILERSEND_WEBHOOK_SECRET = _entries("MAILERSEND_WEBHOOK_SECRET")
+POSTAL_WEBHOOK_KEY = _entries("POSTAL_WEBHOOK_KEY")
 
 # Links in mails are built from this and never from a request's Host header.
 PUBLIC_URL: str = env("PUBLIC_URL", default="http://127.0.0.1:8000").rstrip("/")
@@ -158,7 +171,7 @@ EMAIL_URL: str = env("EMAIL_URL", default="")
 SANDBOX_BY_DEFAULT = env.bool("SANDBOX_BY_DEFAULT", default=False)
 DEFAULT_FROM_EMAIL: str = env("DEFAULT_FROM_EMAIL", default="shop@example.com")
 EMAIL_TIMEOUT = 30
-ANYMAIL = {"WEBHOOK_SECRET": WEBHOOK_SECRET, "REQUESTS_TIMEOUT": (5, 30)}
+ANYMAIL = {"REQUESTS_TIMEOUT": (5, 30)}
 
 # --- Django -------------------------------------------------------------------------------
 

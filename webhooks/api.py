@@ -1,5 +1,9 @@
 """`POST /webhooks/<provider>/`: what providers call when something came back."""
 
+import logging
+from typing import Any, NoReturn
+
+from django.db import Error
 from django.http import Http404, HttpRequest, UnreadablePostError
 from rest_framework import exceptions, status
 from rest_framework.request import Request
@@ -7,17 +11,23 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from common.api import ApiError
-from webhooks.adapters import Malformed
+from common.clock import now
+from webhooks.adapters import Adapter, CannotVerify, NotAuthentic
 from webhooks.providers import ADAPTERS
-from webhooks.services import keep_receipt
+from webhooks.reading import Malformed
+from webhooks.services import keep_receipts
 
-MAX_BODY = 1024 * 1024
+logger = logging.getLogger(__name__)
+
+_RETRY_AFTER = 5.0
 
 
 class WebhookView(APIView):
-    """Keeps the call and answers `200` once it is committed; what it means is a task's affair.
+    """Keeps what the call tells and answers `200` once it is committed; what it means is a task's
+    affair.
 
-    A call without valid credentials gets `401`, never `403`: Postmark takes that for "stop".
+    A call that is not proven to be the provider's gets `401`, never `403`: Postmark takes that for
+    "stop". What is our fault gets the status after which the provider calls again.
     """
 
     authentication_classes = ()
@@ -33,27 +43,44 @@ class WebhookView(APIView):
         if adapter is None:
             raise Http404
         # Before a byte of the body is read: a stranger must not hold a thread by sending slowly.
-        if not adapter.is_authentic(request.headers):
+        if not adapter.admits(request.headers):
             raise exceptions.AuthenticationFailed("Wrong or missing credentials.")
         # Of the plain request: `request.data` would parse the body and throw the bytes away.
-        body = _read_body(request._request)
+        body = _read_body(request._request, adapter.max_body)
         try:
-            event_id = adapter.event_id(body)
+            adapter.verify(request.headers, body, now())
+            keep_receipts(provider, adapter.events(request.headers, body), request.content_type)
+        except NotAuthentic as error:
+            logger.warning("webhook refused", extra={"provider": provider, "why": str(error)})
+            raise exceptions.AuthenticationFailed(str(error)) from None
         except Malformed as error:
             raise ApiError("invalid", f"The body is {error}.") from None
-        keep_receipt(provider, event_id, body, request.content_type or "")
+        except (CannotVerify, Error) as error:
+            _call_again(provider, adapter, error)
         return Response({"status": "kept"})
 
 
-def _read_body(request: HttpRequest) -> bytes:
+def _call_again(provider: str, adapter: Adapter, error: Exception) -> NoReturn:
+    """It may well be the provider's; the fault is ours, or the network's."""
+    extra: dict[str, Any] = {"provider": provider, "error": type(error).__name__}
+    logger.warning("webhook not kept", extra=extra)
+    raise ApiError(
+        "unavailable",
+        "Nothing can be kept at the moment. Call again.",
+        status_code=adapter.failure_status,
+        wait=_RETRY_AFTER,
+    ) from error
+
+
+def _read_body(request: HttpRequest, most: int) -> bytes:
     try:
-        body = request.read(MAX_BODY + 1)
+        body = request.read(most + 1)
     except (UnreadablePostError, OSError):
         raise ApiError("unreadable", "The body could not be read.") from None
-    if len(body) > MAX_BODY:
+    if len(body) > most:
         raise ApiError(
             "too_large",
-            f"The body is larger than {MAX_BODY} bytes.",
+            f"The body is larger than {most} bytes.",
             status_code=status.HTTP_413_REQUEST_ENTITY_TOO_LARGE,
         )
     return body

@@ -1,13 +1,28 @@
-"""System checks of the webhooks."""
+"""System checks of the webhooks: which are closed although mail leaves that way, and which of their
+secrets are of no use."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
-from webhooks.adapters import usable_secrets
+from delivery.routes import configured_backend
+from webhooks.authenticity import is_pair, public_key
+from webhooks.providers import ADAPTERS
+from webhooks.providers.resend import key_of
+from webhooks.sns import is_arn
 
 _HINT = "Set WEBHOOK_SECRET=user:password (several, comma-separated, while rotating)."
+_WHERE = "docs/webhooks.md says where the provider shows it; several go with commas."
+
+# What an entry of a setting has to be, and how that is said.
+_FORMS: Mapping[str, tuple[Callable[[str], Any], str]] = {
+    "SES_TOPIC_ARNS": (is_arn, "the ARN of an SNS topic"),
+    "SENDGRID_WEBHOOK_PUBLIC_KEY": (public_key, "a public key in base64"),
+    "POSTAL_WEBHOOK_KEY": (public_key, "a public key in base64"),
+    "RESEND_WEBHOOK_SECRET": (key_of, "a secret that begins with whsec_"),
+}
 
 
 @register(Tags.security)
@@ -16,7 +31,32 @@ def check_webhook_secret(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if not settings.WEBHOOK_SECRET:
         message = "WEBHOOK_SECRET is empty, so webhooks are closed: no bounce or complaint arrives."
         return [Warning(message, hint=_HINT, id="webhooks.W001")]
-    if len(usable_secrets()) < len(settings.WEBHOOK_SECRET):
+    if not all(is_pair(entry) for entry in settings.WEBHOOK_SECRET):
         message = "An entry of WEBHOOK_SECRET is not of the form user:password."
         return [Error(message, hint=_HINT, id="webhooks.E001")]
     return []
+
+
+@register(Tags.security)
+def check_webhook_keys(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """A key that cannot be one would refuse every call of its provider."""
+    return [
+        Error(f"An entry of {name} is not {form}.", hint=_WHERE, id="webhooks.E002")
+        for name, (is_usable, form) in _FORMS.items()
+        if not all(is_usable(entry) for entry in getattr(settings, name))
+    ]
+
+
+@register(Tags.security)
+def check_provider_in_use(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """The default provider's webhooks have to be open, or its bounces come back to nobody."""
+    backend = configured_backend()
+    adapter = ADAPTERS.get(backend)
+    if adapter is None:
+        return []
+    missing = [name for name in adapter.settings if not getattr(settings, name)]
+    if not missing or missing == ["WEBHOOK_SECRET"]:  # W001 has said it
+        return []
+    names = " and ".join(missing)
+    message = f"Mail leaves through {backend} and {names} is empty, so its webhooks are closed."
+    return [Warning(message, hint=_WHERE, id="webhooks.W002")]

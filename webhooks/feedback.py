@@ -30,6 +30,8 @@ class FeedbackKind(StrEnum):
     DELIVERED = "delivered"
     OPENED = "opened"
     CLICKED = "clicked"
+    DEFERRED = "deferred"
+    """Not delivered yet; the provider goes on trying. Recorded, and of no effect."""
     BOUNCED = "bounced"
     COMPLAINED = "complained"
     UNSUBSCRIBED = "unsubscribed"

@@ -22,7 +22,7 @@ class ReceiptQuerySet(models.QuerySet["Receipt"]):
 
 
 class Receipt(models.Model):
-    """One authentic webhook call, byte for byte."""
+    """What an authentic webhook call told, byte for byte: each event of an array is one."""
 
     provider = models.CharField(max_length=30)
     provider_event_id = models.CharField(max_length=200)

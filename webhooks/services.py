@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from common.bell import ring
 from common.ids import lease_owner
 from common.postgres import insist, is_outage
-from webhooks.adapters import as_request
+from webhooks.adapters import Event, NotAuthentic
 from webhooks.feedback import apply_feedback
 from webhooks.models import Receipt
 from webhooks.providers import ADAPTERS
@@ -64,19 +64,35 @@ _BURY = """
 """
 
 
-def keep_receipt(provider: str, event_id: str, body: bytes, content_type: str) -> None:
-    """Store one authentic call and wake the drain. Idempotent per (provider, event id).
+def keep_receipts(provider: str, events: Iterable[Event], content_type: str | None) -> None:
+    """Store what one authentic call tells and wake the drain. Idempotent per (provider, event id).
 
-    When this returns the row is committed.
+    When this returns the rows are committed. Raises `NotAuthentic` when a single-use id was used
+    before, with another body.
     """
-    receipt = Receipt(
-        provider=provider,
-        provider_event_id=event_id,
-        body=body,
-        content_type=content_type[:100],
-    )
-    Receipt.objects.bulk_create([receipt], ignore_conflicts=True)
+    # In one order, so that two calls that tell partly the same do not wait for each other.
+    ordered = sorted(events, key=lambda event: event.id)
+    receipts = [
+        Receipt(
+            provider=provider,
+            provider_event_id=event.id,
+            body=event.body,
+            content_type=(content_type or "")[:100],
+        )
+        for event in ordered
+    ]
+    Receipt.objects.bulk_create(receipts, ignore_conflicts=True)
+    if ADAPTERS[provider].ids_are_single_use:
+        _refuse_reuse(provider, ordered)
     ring("feedback")
+
+
+def _refuse_reuse(provider: str, events: Sequence[Event]) -> None:
+    ids = [event.id for event in events]
+    receipts = Receipt.objects.filter(provider=provider, provider_event_id__in=ids)
+    kept = {receipt.provider_event_id: bytes(receipt.body) for receipt in receipts}
+    if any(kept[event.id] != event.body for event in events):
+        raise NotAuthentic("Its signature was used before, for another call.")
 
 
 def drain_receipts(*, budget: float) -> bool:
@@ -136,15 +152,24 @@ def _apply_or_fail(receipts: Sequence[Receipt], owner: str) -> None:
 
 def _apply(receipts: Sequence[Receipt], owner: str) -> None:
     parsed = [
-        ADAPTERS[receipt.provider].parse(
-            as_request(bytes(receipt.body), receipt.content_type), receipt.received_at
-        )
+        ADAPTERS[receipt.provider].parse(bytes(receipt.body), receipt.received_at)
         for receipt in receipts
     ]
+    errands = [_run_errand(receipt) for receipt in receipts]
     with transaction.atomic():
         done = iter(apply_feedback(list(chain.from_iterable(parsed))))
-        outcomes = [[next(done) for _ in feedback] for feedback in parsed]
+        outcomes = [
+            errand + [next(done) for _ in feedback]
+            for errand, feedback in zip(errands, parsed, strict=True)
+        ]
         _record(receipts, outcomes, owner)
+
+
+def _run_errand(receipt: Receipt) -> list[dict[str, Any]]:
+    """Do what a call asks for besides; returns what the receipt shows of it."""
+    errand = ADAPTERS[receipt.provider].errand
+    words = errand(bytes(receipt.body)) if errand is not None else ""
+    return [{"kind": words, "class": "", "message": None, "effects": []}] if words else []
 
 
 def _record(
