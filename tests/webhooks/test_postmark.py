@@ -11,10 +11,9 @@ from common.addresses import Address
 from delivery.bounces import BounceClass
 from delivery.headers import message_id
 from tests.webhooks.postmark import FIXTURES, payload
-from webhooks.adapters import as_request
 from webhooks.classification import POSTMARK
 from webhooks.feedback import Feedback, FeedbackKind
-from webhooks.postmark import parse
+from webhooks.providers.postmark import parse
 
 RECEIVED = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -57,8 +56,7 @@ EXPECTED = OTHERS | {f"bounce_{name}": meaning for name, meaning in BOUNCES.item
 
 
 def read(document: dict[str, Any]) -> Feedback:
-    request = as_request(json.dumps(document).encode(), "application/json")
-    (feedback,) = parse(request, RECEIVED)
+    (feedback,) = parse(json.dumps(document).encode(), RECEIVED)
     return feedback
 
 

@@ -26,6 +26,7 @@ from webhooks.reading import (
     at,
     decode,
     own_uuid,
+    plain_id,
     text_at,
 )
 
@@ -68,7 +69,7 @@ def verify(headers: Mapping[str, str], body: bytes, now: datetime) -> None:
 def events(headers: Mapping[str, str], body: bytes) -> list[Event]:
     """One event, by its signature. Mailgun says to look at the token; but where the time ends and
     the token begins, the signature does not say."""
-    return [Event(text_at(decode(body), "signature", "signature"), body)]
+    return [Event(plain_id(at(decode(body), "signature", "signature"), body), body)]
 
 
 def parse(body: bytes, received_at: datetime) -> Sequence[Feedback]:
