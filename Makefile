@@ -9,6 +9,7 @@ NAME :=
 # What `check --deploy` needs to see: settings as in production, with secrets nobody has used.
 PRODUCTION = env DEBUG=off ALLOWED_HOSTS=mail.example.com PUBLIC_URL=https://mail.example.com \
 	WEBHOOK_SECRET=check:not-a-secret-but-long-enough SENDGRID_API_KEY=not-a-key \
+	SENDGRID_WEBHOOK_PUBLIC_KEY=MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEYLu7aoa4DfNpMTuA0axLcvilpThQvrrV44Y5BM54a6SrbB6KS4KZhXNTeIQa9mpvWd0+8S++va8B7xzSL/SqKw== \
 	SECRET_KEY="$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(64))')" \
 	ADDRESS_HASH_KEY="$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(32))')"
 

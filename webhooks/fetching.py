@@ -3,6 +3,7 @@
 import time
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from webhooks.adapters import CannotVerify
 
@@ -14,11 +15,11 @@ _MOST_BYTES = 65_536
 
 
 class Absent(CannotVerify):
-    """The host answered, and not with the document."""
+    """The host says that it has no such document."""
 
 
 def fetch(url: str) -> bytes:
-    """The body of a `200`; raises `Absent` for another answer, `CannotVerify` for none.
+    """The body of a `200`; raises `Absent` for a 4xx, `CannotVerify` for all else.
 
     Takes some seconds at most. TLS certificates are checked, proxies taken from the environment;
     the caller vouches for the host.
@@ -30,18 +31,21 @@ def fetch(url: str) -> bytes:
             session.get(url, timeout=_STEP, allow_redirects=False, stream=True) as response,
         ):
             return _read(response, deadline)
-    except requests.RequestException as error:
+    except (HTTPError, OSError) as error:  # requests' own are OSErrors
         # Without its text, which quotes the URL and in it perhaps a token.
         raise CannotVerify(f"fetching failed: {type(error).__name__}") from None
 
 
 def _read(response: requests.Response, deadline: float) -> bytes:
-    if response.status_code != requests.codes.ok:
-        raise Absent(f"fetching failed: status {response.status_code}")
+    status = response.status_code
+    if status != requests.codes.ok:
+        is_absent = 400 <= status < 500
+        raise (Absent if is_absent else CannotVerify)(f"fetching failed: status {status}")
     parts, size = [], 0
-    for chunk in response.iter_content(_CHUNK):
+    # Not `iter_content`, which waits until a chunk is full.
+    while chunk := response.raw.read1(_CHUNK, decode_content=True):
         parts.append(chunk)
         size += len(chunk)
         if size > _MOST_BYTES or time.monotonic() > deadline:
-            raise Absent("fetching failed: too large or too slow")
+            raise CannotVerify("fetching failed: too large or too slow")
     return b"".join(parts)

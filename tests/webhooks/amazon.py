@@ -21,6 +21,7 @@ from tests.webhooks.signing import CERTIFICATES, certificate
 from webhooks import sns
 
 HOST = "sns.eu-west-1.amazonaws.com"
+HOST_IN_CHINA = "sns.cn-north-1.amazonaws.com.cn"
 
 
 class Amazon(ThreadingHTTPServer):
@@ -73,14 +74,14 @@ def amazon(monkeypatch: pytest.MonkeyPatch, directory: Path) -> Iterator[Amazon]
     """The server, while it runs."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(HOST).configure_cert(context)
+    authority.issue_cert(HOST, HOST_IN_CHINA).configure_cert(context)
     authority.cert_pem.write_to_path(directory / "authority.pem")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(directory / "authority.pem"))
     server = Amazon(context)
     resolve = socket.getaddrinfo
 
     def resolve_here(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
-        if host == HOST and port == 443:
+        if host in (HOST, HOST_IN_CHINA) and port == 443:
             host, port = "127.0.0.1", server.server_port
         return resolve(host, port, *args, **kwargs)
 

@@ -3,8 +3,12 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from webhooks.checks import check_webhook_secret
+from emailauto.config import Config
+from tests.webhooks.signing import TOPIC
+from webhooks.checks import check_provider_in_use, check_webhook_keys, check_webhook_secret
+from webhooks.providers import ADAPTERS
 
 
 @pytest.mark.parametrize(
@@ -20,3 +24,50 @@ from webhooks.checks import check_webhook_secret
 def test_secret_is_checked(settings: Any, secrets: list[str], ids: list[str]) -> None:
     settings.WEBHOOK_SECRET = secrets
     assert [message.id for message in check_webhook_secret(None)] == ids
+
+
+def test_usable_keys_have_nothing_to_say() -> None:
+    assert check_webhook_keys(None) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        ("SES_TOPIC_ARNS", "shop-mail"),
+        ("SES_TOPIC_ARNS", TOPIC + "*"),
+        ("SES_TOPIC_ARNS", TOPIC.replace(":sns:", ":sqs:")),
+        ("SENDGRID_WEBHOOK_PUBLIC_KEY", "SG.not-a-public-key"),
+        ("SENDGRID_WEBHOOK_PUBLIC_KEY", "-----BEGIN PUBLIC KEY-----"),
+        ("POSTAL_WEBHOOK_KEY", "v=DKIM1; t=s; h=sha256; p="),
+        ("RESEND_WEBHOOK_SECRET", "re_123"),
+        ("RESEND_WEBHOOK_SECRET", "whsec_ü"),
+        ("RESEND_WEBHOOK_SECRET", "whsec_*"),
+    ],
+)
+def test_key_that_cannot_be_one_is_an_error_that_does_not_show_it(
+    settings: Any, name: str, entry: str
+) -> None:
+    setattr(settings, name, [*getattr(settings, name), entry])
+    (message,) = check_webhook_keys(None)
+    assert message.id == "webhooks.E002"
+    assert name in message.msg
+    assert entry not in message.msg + str(message.hint)
+
+
+@pytest.mark.parametrize("provider", sorted(ADAPTERS))
+def test_webhooks_of_the_provider_in_use_have_to_be_open(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    config = replace(Config().provider, type=provider, api_key_env="TEST_WEBHOOK_CHECKS")
+    settings.EMAILAUTO = replace(Config(), provider=config)
+    settings.EMAIL_URL = ""
+    monkeypatch.setenv("TEST_WEBHOOK_CHECKS", "key")
+    assert check_provider_in_use(None) == []
+    for name in ADAPTERS[provider].settings:
+        setattr(settings, name, [])
+    needs = set(ADAPTERS[provider].settings)
+    found = check_provider_in_use(None) + check_webhook_secret(None)
+    said = {"WEBHOOK_SECRET": "webhooks.W001"}
+    assert {message.id for message in found} == {said.get(name, "webhooks.W002") for name in needs}
+    monkeypatch.delenv("TEST_WEBHOOK_CHECKS")
+    assert check_provider_in_use(None) == []

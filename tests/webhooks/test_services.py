@@ -14,13 +14,14 @@ from suppression.models import Suppression
 from tests.factories import MessageFactory
 from tests.webhooks.postmark import call, payload
 from webhooks import services
+from webhooks.adapters import Event
 from webhooks.models import Receipt
-from webhooks.services import drain_receipts, keep_receipt, replay_receipts
+from webhooks.services import drain_receipts, keep_receipts, replay_receipts
 from webhooks.tasks import drain_feedback
 
 pytestmark = pytest.mark.django_db
 
-POISON = b'{"RecordType": "Delivery", "DeliveredAt": "2026-13-45T00:00:00Z"}'
+POISON = [Event("poison", b"[]")]
 
 
 def drain() -> None:
@@ -55,26 +56,26 @@ def test_bad_receipt_does_not_sink_its_neighbours() -> None:
     messages = [MessageFactory(state="sent") for _ in range(3)]
     for number, message in enumerate(messages[:2]):
         call(payload("bounce_HardBounce", message, ID=number))
-    keep_receipt("postmark", "poison", POISON, "application/json")
+    keep_receipts("postmark", POISON, "application/json")
     call(payload("bounce_HardBounce", messages[2], ID=3))
     drain()
     assert Message.objects.filter(bounced_at__isnull=False).count() == 3
     assert Suppression.objects.count() == 3
     poison = Receipt.objects.get(provider_event_id="poison")
     assert (poison.state, poison.attempts, poison.lease_owner) == ("pending", 1, "")
-    assert "ValueError" in poison.error
+    assert "Malformed" in poison.error
     assert not Receipt.objects.due().exists()
 
 
 def test_receipt_is_dead_after_five_attempts_and_can_be_replayed() -> None:
-    keep_receipt("postmark", "poison", POISON, "application/json")
+    keep_receipts("postmark", POISON, "application/json")
     for _ in range(7):
         drain()
         make_due()
     receipt = Receipt.objects.get()
     assert (receipt.state, receipt.attempts) == ("dead", 5)
     assert receipt.error.startswith("Traceback")
-    Receipt.objects.update(body=POISON.replace(b"13-45", b"11-20"))
+    Receipt.objects.update(body=b'{"RecordType": "Delivery"}')
     assert replay_receipts([receipt.pk]) == 1
     assert replay_receipts([receipt.pk]) == 0
     drain()
@@ -83,7 +84,7 @@ def test_receipt_is_dead_after_five_attempts_and_can_be_replayed() -> None:
 
 
 def test_receipt_of_a_provider_that_is_gone_is_kept() -> None:
-    keep_receipt("gone", "1", b"{}", "application/json")
+    Receipt.objects.create(provider="gone", provider_event_id="1", body=b"{}")
     drain()
     assert "KeyError" in Receipt.objects.get().error
 
@@ -133,7 +134,7 @@ def test_worker_that_lost_its_lease_writes_nothing(monkeypatch: pytest.MonkeyPat
 
 
 def test_receipt_waits_for_its_next_attempt() -> None:
-    keep_receipt("postmark", "poison", POISON, "application/json")
+    keep_receipts("postmark", POISON, "application/json")
     drain()
     assert Receipt.objects.filter(due_at__gt=Now()).count() == 1
     drain()

@@ -35,6 +35,8 @@ NAME = "mailgun"
 # It goes on trying for eight hours.
 _WINDOW = timedelta(hours=8, minutes=30)
 
+_HEADERS = ("message", "headers")
+
 _KINDS = {
     "delivered": FeedbackKind.DELIVERED,
     "opened": FeedbackKind.OPENED,
@@ -76,7 +78,7 @@ def parse(body: bytes, received_at: datetime) -> Sequence[Feedback]:
     """One event."""
     raw = at(decode(body), "event-data")
     kind, bounce_class = _meaning(raw)
-    message_id = text_at(raw, "message", "headers", "message-id")
+    message_id = text_at(raw, *_HEADERS, "message-id")
     status = at(raw, "delivery-status")
     return [
         Feedback(
@@ -86,7 +88,8 @@ def parse(body: bytes, received_at: datetime) -> Sequence[Feedback]:
             message_uuid=own_uuid(at(raw, "user-variables"), message_id),
             # The API tells it in brackets.
             esp_id=as_esp_id(f"<{message_id.strip('<>')}>" if message_id else ""),
-            address=as_address(at(raw, "recipient")),
+            # What was rejected had no recipient yet.
+            address=as_address(text_at(raw, "recipient") or text_at(raw, *_HEADERS, "to")),
             bounce_class=bounce_class,
             detail=as_detail(
                 text_at(raw, "severity"),

@@ -11,7 +11,6 @@ from webhooks.authenticity import has_basic_auth
 from webhooks.classification import MAILJET, Meaning, as_bounce, known, not_hard
 from webhooks.feedback import Feedback, FeedbackKind
 from webhooks.reading import (
-    Malformed,
     as_address,
     as_detail,
     as_esp_id,
@@ -42,15 +41,12 @@ _PERSONS = {
 
 def events(headers: Mapping[str, str], body: bytes) -> list[Event]:
     """One for each element of the array, or the one event, by what it tells."""
-    elements = [body] if body.lstrip().startswith(b"{") else split(body)
-    return [Event(_id(element), element) for element in elements]
+    if not body.lstrip().startswith(b"["):
+        return [Event(_id(decode(body), body), body)]
+    return [Event(_id(as_json(element.decode()), element), element) for element in split(body)]
 
 
-def _id(element: bytes) -> str:
-    try:
-        raw = decode(element)
-    except Malformed:
-        return hash_id("body", element)
+def _id(raw: dict[str, Any], element: bytes) -> str:
     identity = [raw.get(name) for name in _IDENTITY]
     return hash_id("event", *identity) if raw.get("time") else hash_id("body", element)
 
