@@ -251,6 +251,7 @@ VARIANTS: list[tuple[str, str, dict[str, Any], Meaning]] = [
     ("mailersend", "opened", {"data.type": "opened_unique"}, OPENED),
     ("mailersend", "clicked", {"data.type": "clicked_unique"}, CLICKED),
     ("mailersend", "opened", {"data.type": None}, OPENED),
+    ("mailersend", "sent", {"data.type": "suppressed"}, BLOCK),
     ("mailersend", "opened", {"data.type": "survey_opened"}, OTHER),
     ("mailjet", "bounce", {"hard_bounce": False}, SOFT),
     ("mailjet", "bounce", {"error": "quota exceeded", "hard_bounce": False}, SOFT),

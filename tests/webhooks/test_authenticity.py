@@ -1,8 +1,10 @@
 """Which calls are taken for the provider's, provider by provider."""
 
 import base64
+import hmac
 import json
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -154,6 +156,19 @@ def test_token_of_mailgun_does_not_end_where_somebody_else_says() -> None:
     for length in (*range(10), 11, 12):
         block["timestamp"], block["token"] = text[:length], text[length:]
         assert post("mailgun", headers, json.dumps(document).encode()).status_code == 401
+    assert not Receipt.objects.exists()
+
+
+def test_ping_of_mailersend_is_answered_before_its_secret_is_known(settings: Any) -> None:
+    """Without an answer it does not save the webhook, and shows no secret."""
+    settings.MAILERSEND_WEBHOOK_SECRET = []
+    ping = {"type": "webhook.test", "message": "This is a ping test message"}
+    published = "test_Am3L1GuOIc4blLUuHqAPxxwkZaJyEk8G"
+    for document, status in ((ping, 200), (fixture("mailersend", "unsubscribed"), 401)):
+        text = json.dumps(document).encode()
+        signature = hmac.new(published.encode(), text, sha256).hexdigest()
+        assert post("mailersend", {"Signature": signature}, text).status_code == status
+    assert post("mailersend", {"Signature": "0" * 64}, json.dumps(ping).encode()).status_code == 401
     assert not Receipt.objects.exists()
 
 
