@@ -16,6 +16,7 @@ from events.native import answer_one
 from events.states import RefusalCode
 from events.wire import Problem, Refusal
 from monitoring import metrics
+from webhooks.providers import ADAPTERS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md"))]
@@ -54,6 +55,18 @@ def test_every_code_of_the_intake_is_in_the_table_with_its_status() -> None:
     there_are = {*raised(), *refused(), (other.status_code, other.json()["code"])}
     rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", page("events.md"), re.MULTILINE)
     assert {(int(status), code) for status, code in rows} == there_are
+
+
+def test_every_provider_of_webhooks_is_on_its_page_with_its_variables() -> None:
+    rows = dict(
+        re.findall(r"^\| [\w ]+ \(`(\w+)`\) \|.*\|(.*)\|$", page("webhooks.md"), re.MULTILINE)
+    )
+    assert set(rows) == set(ADAPTERS)
+    for provider, adapter in ADAPTERS.items():
+        assert set(re.findall(r"`([A-Z_]{6,})`", rows[provider])) == set(adapter.settings)
+    everything = page("configuration.md"), (ROOT / ".env.example").read_text(encoding="utf-8")
+    for name in {name for adapter in ADAPTERS.values() for name in adapter.settings}:
+        assert all(name in text for text in everything)
 
 
 def keys(section: type[msgspec.Struct], above: str = "") -> Iterator[str]:
