@@ -20,6 +20,8 @@ from webhooks.services import keep_receipts
 logger = logging.getLogger(__name__)
 
 _RETRY_AFTER = 5.0
+# What is wrong stands in the log; whoever is trying out forgeries need not read it.
+_REFUSED = "Wrong or missing credentials."
 
 
 class WebhookView(APIView):
@@ -44,7 +46,7 @@ class WebhookView(APIView):
             raise Http404
         # Before a byte of the body is read: a stranger must not hold a thread by sending slowly.
         if not adapter.admits(request.headers):
-            raise exceptions.AuthenticationFailed("Wrong or missing credentials.")
+            raise exceptions.AuthenticationFailed(_REFUSED)
         # Of the plain request: `request.data` would parse the body and throw the bytes away.
         body = _read_body(request._request, adapter.max_body)
         try:
@@ -52,7 +54,7 @@ class WebhookView(APIView):
             keep_receipts(provider, adapter.events(request.headers, body), request.content_type)
         except NotAuthentic as error:
             logger.warning("webhook refused", extra={"provider": provider, "why": str(error)})
-            raise exceptions.AuthenticationFailed(str(error)) from None
+            raise exceptions.AuthenticationFailed(_REFUSED) from None
         except Malformed as error:
             raise ApiError("invalid", f"The body is {error}.") from None
         except (CannotVerify, Error) as error:

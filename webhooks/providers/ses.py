@@ -6,7 +6,7 @@ named differently in the two formats, but has the same shape.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -66,7 +66,7 @@ _DETAILS = (
 )
 
 
-def events(headers: Any, body: bytes) -> list[Event]:
+def events(headers: Mapping[str, str], body: bytes) -> list[Event]:
     """One event. A bounce or complaint has an id of its own in both of SES's formats, the others
     are the same when they tell the same about the same mail."""
     message = decode(body)
