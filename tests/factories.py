@@ -1,7 +1,7 @@
 """Rows for tests, each valid on its own and as small as it can be."""
 
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import factory
@@ -13,13 +13,17 @@ from campaigns.services import publish_campaign
 from campaigns.states import StepKind
 from common.addresses import parse_address
 from common.clock import now, to_milliseconds
+from common.ids import uuid7
 from contacts.models import Contact, Topic
 from contacts.states import TopicPolicy
 from content.models import Template, TemplateVersion
-from delivery.models import Message, Provider, Sender
-from delivery.states import Stream
+from delivery.models import Attempt, Message, Provider, Sender
+from delivery.states import MessageState, Reason, Stream
+from delivery.transitions import MAX_CRASHES
+from delivery.verdicts import Outcome
 from events.models import ApiKey, Event, EventType, Scope
 from events.native import parse_event
+from events.states import EventState, IgnoredReason
 from events.wire import EventIn
 
 
@@ -41,6 +45,11 @@ class EventFactory(DjangoModelFactory[Event]):
     occurred_at = factory.LazyFunction(lambda: datetime.now(UTC))
     payload = factory.LazyAttribute(lambda o: {"email": f"{o.user_id}@example.com", "name": "Ada"})
     body_hash = factory.LazyAttribute(lambda o: hashlib.sha256(o.event_id.encode()).digest())
+    state = EventState.PENDING
+    reason = factory.LazyAttribute(
+        lambda o: IgnoredReason.NO_CAMPAIGN if o.state == EventState.IGNORED else ""
+    )
+    error = factory.LazyAttribute(lambda o: "Traceback" if o.state == EventState.DEAD else "")
 
 
 class ContactFactory(DjangoModelFactory[Contact]):
@@ -107,11 +116,36 @@ class SenderFactory(DjangoModelFactory[Sender]):
     provider = factory.SubFactory(ProviderFactory)
 
 
+_REASONS = {
+    MessageState.UNKNOWN: Reason.OUTCOME_UNKNOWN,
+    MessageState.FAILED: Reason.REFUSED,
+    MessageState.DEAD: Reason.ATTEMPTS_EXHAUSTED,
+    MessageState.SKIPPED: Reason.SUPPRESSED,
+    MessageState.HELD: Reason.KILL_SWITCH,
+}
+_VERDICTS = {
+    MessageState.SENT: Outcome.ACCEPTED,
+    MessageState.UNKNOWN: Outcome.UNKNOWN,
+    MessageState.FAILED: Outcome.PERMANENT,
+}
+_LEASED = (MessageState.CLAIMED, MessageState.DISPATCHING)
+
+
+_HANDED_OVER = {
+    *(MessageState.DISPATCHING, MessageState.SENT, MessageState.UNKNOWN, MessageState.RETRY),
+    *(Reason.REFUSED, Reason.ATTEMPTS_EXHAUSTED),
+}
+
+
 class MessageFactory(DjangoModelFactory[Message]):
-    """A queued transactional message to a fresh contact, through the sandbox."""
+    """A queued transactional message to a fresh contact, through the sandbox.
+
+    In another state it has what brought it there: a lease, a reason, a hand-over and its attempt.
+    """
 
     class Meta:
         model = Message
+        skip_postgeneration_save = True
 
     dedupe_key = factory.Sequence(lambda n: f"message-{n}")
     contact = factory.SubFactory(ContactFactory)
@@ -127,6 +161,30 @@ class MessageFactory(DjangoModelFactory[Message]):
         }
     )
     due_at = Now()
+    state = MessageState.QUEUED
+    reason = factory.LazyAttribute(lambda o: _REASONS.get(o.state, ""))
+    attempts = factory.LazyAttribute(
+        lambda o: int(not _HANDED_OVER.isdisjoint((o.state, o.reason)))
+    )
+    crashes = factory.LazyAttribute(lambda o: MAX_CRASHES if o.reason == Reason.CRASHED else 0)
+    handed_over_at = factory.LazyAttribute(lambda o: Now() if o.attempts else None)
+    handover_id = factory.LazyAttribute(lambda o: uuid7() if o.attempts else None)
+    provider = factory.LazyAttribute(
+        lambda o: (o.sender.provider if o.sender else ProviderFactory()) if o.attempts else None
+    )
+    lease_owner = factory.LazyAttribute(lambda o: "worker" if o.state in _LEASED else "")
+    lease_until = factory.LazyAttribute(
+        lambda o: Now() + timedelta(minutes=1) if o.state in _LEASED else None
+    )
+    sent_at = factory.LazyAttribute(lambda o: Now() if o.state == MessageState.SENT else None)
+
+    @factory.post_generation
+    def attempt(self, create: bool, extracted: Any, **_: Any) -> None:
+        if self.provider is not None and self.state != MessageState.DISPATCHING:
+            verdict = _VERDICTS.get(self.state, Outcome.RETRY)
+            Attempt.objects.create(
+                message=self, number=self.attempts, provider=self.provider, verdict=verdict
+            )
 
 
 class CampaignFactory(DjangoModelFactory[Campaign]):

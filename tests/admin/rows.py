@@ -10,7 +10,6 @@ from common.clock import now
 from contacts.models import Consent, Subscription
 from contacts.states import ConsentState
 from delivery.models import (
-    Attempt,
     Message,
     Quota,
     SandboxMail,
@@ -53,13 +52,11 @@ def make_message(**fields: Any) -> Message:
             "origin_step": EVIL,
             "detail": EVIL,
             "context": {"payload": {"note": EVIL}, "user": {"name": EVIL}},
+            "state": MessageState.RETRY,
             **fields,
         },
     )
-    provider = ProviderFactory()
-    Attempt.objects.create(
-        message=message, number=1, provider=provider, verdict="retry", detail=EVIL
-    )
+    message.attempt_log.update(detail=EVIL)
     return message
 
 

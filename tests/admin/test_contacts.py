@@ -6,6 +6,8 @@ from django.urls import reverse
 
 from common.addresses import address_hash
 from contacts.models import Consent, Contact, Subscription
+from contacts.services import record_consent
+from contacts.states import ConsentState
 from suppression.models import Suppression
 from tests.factories import ContactFactory, TopicFactory
 
@@ -83,7 +85,8 @@ def test_consent_without_evidence_is_not_recorded(operator: Client) -> None:
 
 def test_ledger_is_read_only(operator: Client) -> None:
     contact, topic = ContactFactory(), TopicFactory()
-    line = Consent.objects.create(contact=contact, topic=topic, state="granted", source="form")
+    record_consent(contact, topic, ConsentState.GRANTED, source="form")
+    line = Consent.objects.get()
     rows = {"consents-TOTAL_FORMS": 1, "consents-INITIAL_FORMS": 1, "consents-0-id": line.pk}
     rows |= {"consents-0-state": "withdrawn", "consents-0-DELETE": "on"}
     operator.post(_page(contact), {**FORM, **NO_ROWS, **rows, "email": "ada@example.com"})

@@ -1,6 +1,7 @@
 """A provider on loopback that answers by script, and a ledger of what it took.
 
-A real HTTP server on real sockets: what it does to a connection is done to a connection.
+A real HTTP server on real sockets: what it does to a connection is done to a connection. Those
+that know idempotency keys in life know them here: a mail whose key was taken is not taken again.
 """
 
 import base64
@@ -16,8 +17,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from uuid import UUID
+
+from tests.delivery.ledger import Ledger
 
 _OURS = re.compile(rb"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.[0-9a-f]{8}(?:@|%40)")
 
@@ -124,26 +128,36 @@ class FakeESP(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, kind: str = "postmark") -> None:
+    def __init__(self, kind: str = "postmark", ledger: Path | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         status, headers, body = SUCCESS[kind]
         self.usual = Answer(status, body, headers, takes=True)
         self.script: list[Answer] = []
-        self.ledger: Counter[UUID] = Counter()
+        self.book = Ledger(ledger)
         self.requests: list[tuple[Mapping[str, str], bytes]] = []
         self.connections = 0
         self.over = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"
         self._lock = threading.Lock()
+        self._keys: set[str] = set()
+
+    @property
+    def ledger(self) -> Counter[UUID]:
+        """How many times each message was taken."""
+        return self.book.counts()
 
     def next_answer(self) -> Answer:
         with self._lock:
             return self.script.pop(0) if self.script else self.usual
 
-    def take(self, body: bytes) -> None:
+    def take(self, body: bytes, key: str = "") -> None:
         with self._lock:
+            if key in self._keys:
+                return
             for found in set(_OURS.findall(_decoded(body))):
-                self.ledger[UUID(found.decode())] += 1
+                self.book.take(UUID(found.decode()), body, key)
+            if key:
+                self._keys.add(key)
 
     def get_request(self) -> Any:
         self.connections += 1
@@ -151,6 +165,12 @@ class FakeESP(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that are cut off are what this server is for."""
+
+
+def _key(headers: Mapping[str, str], body: bytes) -> str:
+    """Resend's is an HTTP header, Brevo's one of the mail; nobody else has any."""
+    found = re.search(rb'"idempotencyKey": *"([^"]+)"', body)
+    return found[1].decode() if found else headers.get("Idempotency-Key") or ""
 
 
 def _decoded(body: bytes) -> bytes:
@@ -175,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.requests.append((dict(self.headers), body))
         if answer.takes:
-            self.server.take(body)
+            self.server.take(body, _key(self.headers, body))
         if answer.seconds:
             self.server.over.wait(answer.seconds)
         if answer.do is not None:
@@ -195,9 +215,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def fake_esp(kind: str = "postmark") -> Iterator[FakeESP]:
-    """A running one."""
-    with FakeESP(kind) as server:
+def fake_esp(kind: str = "postmark", ledger: Path | None = None) -> Iterator[FakeESP]:
+    """A running one; at `ledger` it keeps its book, in a file without a name otherwise."""
+    with FakeESP(kind, ledger) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         try:
             yield server

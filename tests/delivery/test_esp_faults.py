@@ -432,11 +432,11 @@ class Busy:
         self._lock = threading.Lock()
         take = esp.take
 
-        def counting(body: bytes) -> None:
+        def counting(*mail: Any) -> None:
             with self._lock:
                 self._now += 1
                 self.most = max(self.most, self._now)
-            take(body)
+            take(*mail)
             time.sleep(0.15)
             with self._lock:
                 self._now -= 1
@@ -455,9 +455,9 @@ def test_r06_switch_bites_in_the_middle_of_a_batch(
     esp.usual.seconds = 0.25
     take = esp.take
 
-    def then_stop(body: bytes) -> None:
-        take(body)
-        if len(esp.requests) == 2:
+    def then_stop(*mail: Any) -> None:
+        take(*mail)
+        if len(esp.requests) >= 2:
             thrown.set()
 
     thrown = threading.Event()
@@ -522,6 +522,7 @@ def test_keys_time_counts_from_the_hand_over_however_late_the_recovery_comes() -
     assert states() == ["unknown"]
 
 
+@pytest.mark.audited(except_={"I3"}, why="no row can become what the replay is to refuse here")
 def test_doubt_does_not_die_of_crashes_and_is_not_replayed() -> None:
     with fake_esp("resend") as esp:
         message = doubtful_through(esp)

@@ -184,8 +184,9 @@ def test_region_of_ses_is_that_of_its_url(
 
 
 def test_ledger_knows_our_mails() -> None:
+    uuid = UUID("01a210ac-5ef5-78e4-8dd2-f91924a4e871")
+    MessageFactory(pk=uuid, state="sent")
     with fake_esp() as esp:
-        uuid = UUID("01a210ac-5ef5-78e4-8dd2-f91924a4e871")
         esp.take(f'"Message-ID": "<{uuid}.75fcbe65@example.com>"'.encode())
     assert esp.ledger == {uuid: 1}
 

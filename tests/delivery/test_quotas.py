@@ -132,7 +132,9 @@ def test_mail_beyond_the_cap_waits_and_leaves_in_the_next_hour() -> None:
     recovery.recover()
     assert held.count() == 2
     # An hour later.
-    Quota.objects.update(starts_at=F("starts_at") - timedelta(hours=1))
+    an_hour_ago = F("starts_at") - timedelta(hours=1)
+    Quota.objects.filter(name__endswith=":hour").update(starts_at=an_hour_ago)
+    Message.objects.update(handed_over_at=F("handed_over_at") - timedelta(hours=1))
     held.update(due_at=Now())
     recovery.recover()
     drain("transactional", budget=5)

@@ -96,6 +96,7 @@ def test_each_mailbox_provider_has_a_cap_of_its_own_and_an_hour_a_fifth_of_it() 
     Quota.objects.filter(name__endswith=":hour").update(
         starts_at=F("starts_at") - timedelta(hours=1)
     )
+    Message.objects.update(handed_over_at=F("handed_over_at") - timedelta(hours=1))
     held.update(due_at=Now())
     recovery.recover()
     deliver()

@@ -82,12 +82,11 @@ def end_of(pieces: Iterable[list[Feedback]], message: Message) -> tuple[Any, ...
 
 @pytest.mark.parametrize(("state", "every"), [("unknown", 1), ("sent", 7), ("dispatching", 7)])
 def test_every_order_ends_the_same(state: str, every: int) -> None:
-    message = marketing_message(state=state, reason="outcome_unknown")
+    reason = "outcome_unknown" if state == "unknown" else ""
+    message = marketing_message(state=state)
     ends = []
     for order in list(permutations(range(5)))[::every]:
-        Message.objects.update(
-            state=state, reason="outcome_unknown", sent_at=None, **dict.fromkeys(TIMES)
-        )
+        Message.objects.update(state=state, reason=reason, sent_at=None, **dict.fromkeys(TIMES))
         for table in (Suppression, Consent, Subscription):
             table.objects.all().delete()
         ends.append(end_of([[story(message)[i]] for i in order], message))
@@ -276,17 +275,13 @@ def test_unsubscribe_proves_nothing(kind: FeedbackKind) -> None:
 
 
 def test_feedback_before_the_workers_record_leaves_it_the_row() -> None:
-    message = MessageFactory(
-        state="dispatching", attempts=1, lease_owner="worker", lease_until=NOON
-    )
+    message = MessageFactory(state="dispatching")
+    message.refresh_from_db()
+    lease = (message.lease_owner, message.lease_until)
     apply_feedback([about(message, FeedbackKind.DELIVERED, esp_id="pm-1")])
     message.refresh_from_db()
-    assert (message.state, message.lease_owner, message.lease_until, message.sent_at) == (
-        "dispatching",
-        "worker",
-        NOON,
-        None,
-    )
+    assert (message.lease_owner, message.lease_until) == lease
+    assert (message.state, message.sent_at) == ("dispatching", None)
     # What recovery needs, should the worker die now.
     assert (message.delivered_at, message.esp_id) == (NOON, "pm-1")
 

@@ -1,0 +1,66 @@
+"""What a provider has taken: an append-only file, on the disk before the provider answers.
+
+It is the other side's book. What stands in it was accepted, whatever became of the caller, of
+the answer, or of the database that should have known.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+from uuid import UUID
+
+
+class Taken(NamedTuple):
+    """One acceptance of one message. `at` in Unix seconds; `key` the caller's idempotency key."""
+
+    at: float
+    message_id: UUID
+    digest: str
+    key: str
+
+
+class Ledger:
+    """One provider's. At `path` it outlives the process, without one the test."""
+
+    opened: ClassVar[list["Ledger"]] = []
+    """Those of this test, so that the audit after it can look into them."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        if path is None:
+            self._file: Any = tempfile.TemporaryFile("a+b", buffering=0)  # noqa: SIM115 - kept open
+        else:
+            self._file = path.open("a+b", buffering=0)
+        self._lock = threading.Lock()
+        self.opened.append(self)
+
+    def take(self, message_id: UUID, body: bytes, key: str = "") -> None:
+        """Accept. When this returns no crash can undo it."""
+        digest = hashlib.sha256(body).hexdigest()
+        line = json.dumps([time.time(), str(message_id), digest, key]) + "\n"
+        with self._lock:
+            self._file.write(line.encode())
+            os.fsync(self._file.fileno())
+
+    def entries(self) -> list[Taken]:
+        """Everything that was accepted, in order, as the file has it."""
+        size = os.fstat(self._file.fileno()).st_size
+        lines = os.pread(self._file.fileno(), size, 0).splitlines()
+        rows = (json.loads(line) for line in lines)
+        return [Taken(at, UUID(message_id), digest, key) for at, message_id, digest, key in rows]
+
+    def counts(self) -> Counter[UUID]:
+        """How many times each message was accepted."""
+        return Counter(entry.message_id for entry in self.entries())
+
+    @classmethod
+    def close_all(cls) -> None:
+        """Forget the ledgers of a test."""
+        for ledger in cls.opened:
+            ledger._file.close()
+        cls.opened.clear()
