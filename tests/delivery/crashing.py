@@ -1,7 +1,8 @@
-"""`python -m tests.delivery.crashing POINT SIGNAL`: a worker that gets a signal at a point.
+"""`python -m tests.delivery.crashing POINT SIGNAL`: a process that gets a signal at a point.
 
-It runs the real drain in a process of its own and, the first time it comes to the point, sends
-itself the signal: SIGKILL as the machine's end does, SIGSTOP as a frozen virtual machine is.
+It runs the real drain, or the real sweep, in a process of its own and, the first time it comes to
+the point, sends itself the signal: SIGKILL as the machine's end does, SIGSTOP as a frozen virtual
+machine is.
 """
 
 import os
@@ -28,6 +29,14 @@ POINTS = {
     "answered": ("delivery.handover", "_call", "after"),
     "not recorded": ("delivery.engine", "record", "before"),
     "recorded": ("delivery.engine", "record", "after"),
+}
+SWEEP_POINTS = {
+    "sweep begun": ("emailauto.sweep", "recover", "before"),
+    "claims recovered": ("delivery.transitions", "recover_claimed", "after"),
+    "rights revoked": ("delivery.recovery", "revoke", "after"),
+    "settled, not committed": ("delivery.transitions", "settle", "after"),
+    "holds to be released": ("delivery.recovery", "release_held", "before"),
+    "bell to be rung": ("emailauto.sweep", "ring", "before"),
 }
 
 
@@ -85,7 +94,7 @@ def _environment(*, broker: str) -> dict[str, str]:
 
 
 def _trap(point: str, number: int) -> None:
-    module_name, name, when = POINTS[point]
+    module_name, name, when = (POINTS | SWEEP_POINTS)[point]
     module = import_module(module_name)
     as_usual: Callable[..., Any] = getattr(module, name)
 
@@ -107,8 +116,12 @@ if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "emailauto.settings")
     django.setup()
     from delivery.engine import drain
+    from emailauto.sweep import sweep
 
     if sys.argv[1]:
         _trap(sys.argv[1], int(sys.argv[2]))
     with suppress(KeyboardInterrupt):
-        drain("transactional", budget=10)
+        if sys.argv[1] in SWEEP_POINTS:
+            sweep()
+        else:
+            drain("transactional", budget=10)

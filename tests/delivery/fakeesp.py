@@ -21,9 +21,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from tests.delivery.ledger import Ledger
-
-_OURS = re.compile(rb"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.[0-9a-f]{8}(?:@|%40)")
+from tests.delivery.ledger import Ledger, messages_in
 
 ADDRESS = "to@example.com"
 SUCCESS: Mapping[str, tuple[int, Mapping[str, str], Any]] = {
@@ -154,8 +152,8 @@ class FakeESP(ThreadingHTTPServer):
         with self._lock:
             if key in self._keys:
                 return
-            for found in set(_OURS.findall(_decoded(body))):
-                self.book.take(UUID(found.decode()), body, key)
+            for message_id in messages_in(_decoded(body)):
+                self.book.take(message_id, body, key)
             if key:
                 self._keys.add(key)
 
@@ -224,3 +222,5 @@ def fake_esp(kind: str = "postmark", ledger: Path | None = None) -> Iterator[Fak
         finally:
             server.over.set()
             server.shutdown()
+            if ledger is not None:
+                server.book.close()

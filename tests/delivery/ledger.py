@@ -7,6 +7,7 @@ the answer, or of the database that should have known.
 import hashlib
 import json
 import os
+import re
 import tempfile
 import threading
 import time
@@ -14,6 +15,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 from uuid import UUID
+
+_OURS = re.compile(rb"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.[0-9a-f]{8}(?:@|%40)")
 
 
 class Taken(NamedTuple):
@@ -26,18 +29,18 @@ class Taken(NamedTuple):
 
 
 class Ledger:
-    """One provider's. At `path` it outlives the process, without one the test."""
+    """One provider's. Without a path its file has no name, and is gone with the test."""
 
     opened: ClassVar[list["Ledger"]] = []
-    """Those of this test, so that the audit after it can look into them."""
+    """Those without a path, so that the audit after the test can look into them."""
 
     def __init__(self, path: Path | None = None) -> None:
         if path is None:
             self._file: Any = tempfile.TemporaryFile("a+b", buffering=0)  # noqa: SIM115 - kept open
+            self.opened.append(self)
         else:
             self._file = path.open("a+b", buffering=0)
         self._lock = threading.Lock()
-        self.opened.append(self)
 
     def take(self, message_id: UUID, body: bytes, key: str = "") -> None:
         """Accept. When this returns no crash can undo it."""
@@ -50,17 +53,33 @@ class Ledger:
     def entries(self) -> list[Taken]:
         """Everything that was accepted, in order, as the file has it."""
         size = os.fstat(self._file.fileno()).st_size
-        lines = os.pread(self._file.fileno(), size, 0).splitlines()
-        rows = (json.loads(line) for line in lines)
-        return [Taken(at, UUID(message_id), digest, key) for at, message_id, digest, key in rows]
+        return _parsed(os.pread(self._file.fileno(), size, 0))
 
     def counts(self) -> Counter[UUID]:
         """How many times each message was accepted."""
         return Counter(entry.message_id for entry in self.entries())
 
+    def close(self) -> None:
+        self._file.close()
+
     @classmethod
     def close_all(cls) -> None:
-        """Forget the ledgers of a test."""
+        """At the end of a test."""
         for ledger in cls.opened:
-            ledger._file.close()
+            ledger.close()
         cls.opened.clear()
+
+
+def read_ledger(path: Path) -> list[Taken]:
+    """What somebody else's ledger says at this moment."""
+    return _parsed(path.read_bytes())
+
+
+def messages_in(mail: bytes) -> set[UUID]:
+    """The messages whose Message-ID stands in what was handed over."""
+    return {UUID(found.decode()) for found in _OURS.findall(mail)}
+
+
+def _parsed(lines: bytes) -> list[Taken]:
+    rows = (json.loads(line) for line in lines.splitlines())
+    return [Taken(at, UUID(message_id), digest, key) for at, message_id, digest, key in rows]

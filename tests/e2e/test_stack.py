@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import psutil
@@ -24,6 +25,7 @@ from aiosmtpd.smtp import Envelope
 
 from common.ids import uuid7
 from emailauto.embedded.placement import temporary_placement
+from tests.delivery.ledger import Ledger, messages_in, read_ledger
 from tests.factories import event_document
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,11 +40,15 @@ class Stack:
         given = ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "DJANGO_SETTINGS_MODULE")
         clean = {name: value for name, value in os.environ.items() if name not in given}
         clean |= {"EMAILAUTO_VAR": str(var), "PORT": str(free_port())}
-        with (var / "output").open("w") as output:
+        self._environment = {**clean, **environment}
+        self.start()
+
+    def start(self) -> None:
+        with (self.var / "output").open("w") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "manage.py", "up"],
                 cwd=ROOT,
-                env={**clean, **environment},
+                env=self._environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -73,14 +79,19 @@ class Stack:
         items = self.messages(page_size="500")["results"]
         return Counter(item["state"] for item in items if item["event_id"].startswith(prefix))
 
-    def manage(self, code: str) -> str:
-        """The output of a Python statement run by `manage.py shell` in another terminal."""
+    @property
+    def terminal(self) -> dict[str, str]:
+        """The environment of another terminal in this checkout."""
         environment = {**os.environ, "EMAILAUTO_VAR": str(self.var)}
         for name in ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL"):
             environment.pop(name, None)
+        return environment
+
+    def manage(self, code: str) -> str:
+        """The output of a Python statement run by `manage.py shell` there."""
         command = [sys.executable, "manage.py", "shell", "-v0", "-c", code]
         return subprocess.run(
-            command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+            command, cwd=ROOT, env=self.terminal, check=True, capture_output=True, text=True
         ).stdout
 
     @property
@@ -97,6 +108,34 @@ class Stack:
         for name in names:
             with suppress(ProcessLookupError, FileNotFoundError, KeyError):
                 os.kill(self.run["pids"][name], signal.SIGKILL)
+
+    def cut_the_power(self) -> None:
+        """Every process at once with SIGKILL; PostgreSQL as `pg_ctl stop -m immediate` ends it:
+        nothing is flushed, and its next start has to recover."""
+        postgres = self.run["pids"]["postgres"]
+        family = psutil.Process(self._process.pid).children(recursive=True)
+        backends = {child.pid for child in psutil.Process(postgres).children(recursive=True)}
+        victims = [self._process.pid, *({child.pid for child in family} - backends - {postgres})]
+        os.kill(postgres, signal.SIGQUIT)
+        for pid in victims:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait(10)
+        _, alive = psutil.wait_procs(family, timeout=10)
+        assert alive == []
+        self.http.close()
+
+    def breaches(self, ledger: Path, accepted: list[str]) -> list[str]:
+        """What the invariant auditor finds in this stack's database once all is at rest."""
+        code = (
+            "import json, pathlib; from tests.auditor import audit; "
+            "from tests.delivery.ledger import read_ledger; "
+            f"entries = read_ledger(pathlib.Path({str(ledger)!r})); "
+            f"found = audit(ledger=entries, accepted={accepted!r}, lease_seconds=4, at_rest=True); "
+            "print(json.dumps(found))"
+        )
+        found: list[str] = json.loads(self.manage(code))
+        return found
 
     def stop(self) -> None:
         self.http.close()
@@ -239,6 +278,33 @@ def test_without_valkey_events_are_accepted_and_mailed_once_it_is_back(stack: St
     assert eventually(lambda: stack.states(prefix) == {"sent": 3}, 60), stack.states(prefix)
 
 
+def test_k21_second_clock_and_the_killing_of_both_double_and_lose_nothing(stack: Stack) -> None:
+    prefix = uuid7().hex
+    command = [sys.executable, "-m", "celery", "-A", "emailauto", "beat", "--pidfile="]
+    with (stack.var / "second-clock").open("w") as output:
+        second = subprocess.Popen(
+            command, cwd=ROOT, env=stack.terminal, stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            unrung(stack, [f"{prefix}-a{n}" for n in range(20)])
+            assert eventually(lambda: stack.states(prefix) == {"sent": 20}, 30), stack.said
+        finally:
+            second.kill()
+            second.wait(10)
+    stack.kill("beat")
+    unrung(stack, [f"{prefix}-b{n}" for n in range(5)])
+    assert eventually(lambda: stack.states(prefix) == {"sent": 25}, 30), stack.said
+    assert inbox_counts(stack, prefix) == {1: 25}
+
+
+def unrung(stack: Stack, names: list[str]) -> None:
+    """Events whose bell was lost: nobody but a sweep tells the workers of them."""
+    stack.manage(
+        "from tests.factories import EventFactory\n"
+        f"for name in {names!r}: EventFactory(event_id=name, user_id=name)"
+    )
+
+
 def test_no_log_of_any_process_holds_an_address(stack: Stack) -> None:
     stack.post(event_document("canary", payload={"email": "canary@example.com", "bad": "\x00"}))
     twice = "for _ in '12': Contact.objects.create(email_normalized='twice@example.com')"
@@ -249,33 +315,79 @@ def test_no_log_of_any_process_holds_an_address(stack: Stack) -> None:
     assert [path for path in logs if "example.com" in path.read_text(errors="replace")] == []
 
 
-def test_email_url_makes_it_send_to_that_server() -> None:
-    received: list[Envelope] = []
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("smtp") / "ledger.jsonl"
+
+
+@pytest.fixture(scope="module")
+def mailing_stack(ledger: Path) -> Iterator[Stack]:
+    """One that sends to a real SMTP server, which keeps a ledger."""
+    book = Ledger(ledger)
 
     class Handler:
         async def handle_DATA(self, _server: Any, _session: Any, envelope: Envelope) -> str:
-            received.append(envelope)
+            content = envelope.content
+            assert isinstance(content, bytes)
+            for message_id in messages_in(content):
+                book.take(message_id, content)
             return "250 OK"
 
     controller = Controller(Handler(), hostname="127.0.0.1", port=free_port())
     controller.start()
     with running_stack(EMAIL_URL=f"smtp://127.0.0.1:{controller.port}") as stack:
-        prefix, events = documents(40)
-        with ThreadPoolExecutor(4) as clients:
-            answers = clients.map(stack.post, events)
-            time.sleep(0.3)
-            stack.kill("worker", "bulk-worker")
-            assert set(answers) == {202}
-        settled = ("sent", "unknown")
-        eventually(lambda: sum(stack.states(prefix)[state] for state in settled) == 40, 60)
-        states = stack.states(prefix)
-        # What is in doubt is shown; it may have arrived, and it is not sent again.
-        assert states["sent"] + states["unknown"] == 40, states
-        assert states["unknown"] <= 4  # one per process of the worker
-        arrivals = Counter(address for envelope in received for address in envelope.rcpt_tos)
-        assert set(arrivals.values()) == {1}
-        assert states["sent"] <= len(arrivals) <= 40
+        yield stack
     controller.stop()
+    book.close()
+
+
+def test_email_url_makes_it_send_to_that_server(mailing_stack: Stack, ledger: Path) -> None:
+    stack = mailing_stack
+    prefix, events = documents(40)
+    with ThreadPoolExecutor(4) as clients:
+        answers = clients.map(stack.post, events)
+        time.sleep(0.3)
+        stack.kill("worker", "bulk-worker")
+        assert set(answers) == {202}
+    settled = ("sent", "unknown")
+    eventually(lambda: sum(stack.states(prefix)[state] for state in settled) == 40, 60)
+    states = stack.states(prefix)
+    # What is in doubt is shown; it may have arrived, and it is not sent again.
+    assert states["sent"] + states["unknown"] == 40, states
+    assert states["unknown"] <= 4  # one per process of the worker
+    assert stack.breaches(ledger, [event["event_id"] for event in events]) == []
+    assert states["sent"] <= len(taken(ledger)) <= 40
+
+
+def test_k22_power_cut_under_load_loses_and_doubles_nothing(
+    mailing_stack: Stack, ledger: Path
+) -> None:
+    stack = mailing_stack
+    before = len(taken(ledger))
+    accepted: list[str] = []
+
+    def produce(document: dict[str, Any]) -> None:
+        with suppress(httpx.TransportError):
+            if stack.post(document) == 202:
+                accepted.append(document["event_id"])
+
+    _, events = documents(3_000)
+    with ThreadPoolExecutor(4) as clients:
+        for document in events:
+            clients.submit(produce, document)
+        # Some have come all the way, others are anywhere between.
+        assert eventually(lambda: len(taken(ledger)) >= before + 20, 30), stack.said
+        stack.cut_the_power()
+        clients.shutdown(cancel_futures=True)
+    assert 20 <= len(accepted) < 3_000
+    assert len(taken(ledger)) - before < len(accepted)
+    stack.start()
+    assert eventually(lambda: stack.breaches(ledger, accepted) == [], 60), stack.said
+    assert len(taken(ledger)) > before + 20
+
+
+def taken(ledger: Path) -> set[UUID]:
+    return {entry.message_id for entry in read_ledger(ledger)}
 
 
 def free_port() -> int:

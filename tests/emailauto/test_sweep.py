@@ -1,0 +1,133 @@
+"""The sweep, killed (K21): it holds no lease, only row locks, and whatever a killed one had begun
+the next does. Two at once do what one does."""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.db.models.functions import Now
+
+from delivery import handover
+from delivery.engine import deliver_batch, drain
+from delivery.models import Message
+from emailauto.sweep import sweep
+from events.inbox import MAX_ATTEMPTS
+from events.models import Event
+from tests.auditor import audit
+from tests.delivery import crashing
+from tests.delivery.fakeesp import FakeESP, fake_esp
+from tests.factories import EventFactory, MessageFactory, ProviderFactory, SenderFactory
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("crashes")]
+
+
+class Died(BaseException):
+    """Nobody handles it, as nobody handles the end of a process."""
+
+
+@pytest.fixture
+def esp(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeESP]:
+    monkeypatch.setenv("TEST_KEY", "a key")
+    with fake_esp() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _left_behind(esp: FakeESP, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work for every repair: of a batch of five two are done, one is in doubt and two were never
+    begun; one claim is orphaned; one hold has lost its switch; one event has killed five workers.
+    """
+    provider = ProviderFactory(
+        key="esp", backend="postmark", api_url=esp.url, secret_env="TEST_KEY", concurrency=1
+    )
+    sender = SenderFactory(provider=provider)
+    MessageFactory.create_batch(5, sender=sender)
+    as_usual = handover._call
+
+    def dies_of_the_third(*call: object) -> object:
+        handed = as_usual(*call)  # type: ignore[arg-type]
+        if len(esp.requests) == 3:
+            raise Died
+        return handed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(handover, "_call", dies_of_the_third)
+        with pytest.raises(Died):
+            deliver_batch("transactional", limit=5)
+    MessageFactory(state="claimed", sender=sender)
+    MessageFactory(state="held", sender=sender)
+    EventFactory(attempts=MAX_ATTEMPTS, claimed_until=Now() - timedelta(seconds=1))
+    Message.objects.filter(lease_until__isnull=False).update(
+        lease_until=Now() - timedelta(seconds=1)
+    )
+
+
+def swept() -> None:
+    try:
+        sweep()
+    finally:
+        connection.close()
+
+
+def two_sweeps_at_once() -> None:
+    with ThreadPoolExecutor(2) as threads:
+        for one in [threads.submit(swept) for _ in range(2)]:
+            one.result()
+
+
+def states() -> Counter[str]:
+    return Counter(Message.objects.values_list("state", flat=True))
+
+
+def assert_everything_ends_once(esp: FakeESP) -> None:
+    """Once the workers have had their time, with all seven taken, one of which nobody knows of."""
+    while drain("transactional", budget=5):
+        pass
+    assert audit(ledger=esp.book.entries(), at_rest=True) == []
+    assert states() == {"sent": 6, "unknown": 1}
+    assert len(esp.ledger) == 7
+    assert Event.objects.get().state == "dead"
+
+
+def test_two_at_once_do_what_one_does(esp: FakeESP) -> None:
+    two_sweeps_at_once()
+    assert states() == {"sent": 2, "queued": 4, "unknown": 1}
+    assert_everything_ends_once(esp)
+
+
+@pytest.mark.parametrize("point", crashing.SWEEP_POINTS)
+def test_k21_killed_sweep_leaves_everything_to_the_next(esp: FakeESP, point: str) -> None:
+    assert crashing.start(point).wait(60) == -signal.SIGKILL
+    two_sweeps_at_once()
+    assert_everything_ends_once(esp)
+
+
+@pytest.mark.parametrize("point", ["rights revoked", "settled, not committed"])
+def test_k21_frozen_sweep_holds_up_nobody_but_its_rows_and_those_until_its_end(
+    esp: FakeESP, point: str
+) -> None:
+    frozen = crashing.start(point, signal.SIGSTOP)
+    _, status = os.waitpid(frozen.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    two_sweeps_at_once()
+    # The batch is locked; claim and hold are free.
+    assert states() == {"dispatching": 5, "queued": 2}
+    frozen.kill()
+    frozen.wait(60)
+    two_sweeps_at_once()
+    assert_everything_ends_once(esp)
+
+
+@pytest.mark.parametrize("point", ["rights revoked", "settled, not committed"])
+def test_k21_frozen_sweep_that_thaws_late_changes_nothing(esp: FakeESP, point: str) -> None:
+    frozen = crashing.start(point, signal.SIGSTOP)
+    os.waitpid(frozen.pid, os.WUNTRACED)
+    two_sweeps_at_once()
+    frozen.send_signal(signal.SIGCONT)
+    assert frozen.wait(60) == 0
+    assert_everything_ends_once(esp)
