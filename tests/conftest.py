@@ -12,9 +12,9 @@ from django.db import connection
 from psycopg.pq import TransactionStatus
 
 from common.valkey import forget_client
-from tests import auditor
+from tests.auditor import audit, is_empty
+from tests.auditor.logs import open_logbook
 from tests.delivery.ledger import Ledger
-from tests.logbook import open_logbook
 
 _connect = socket.socket.connect
 
@@ -73,22 +73,30 @@ def _audited(
         request.getfixturevalue("db")
     with open_logbook() as logbook:
         yield
-    if node.get_closest_marker("unaudited"):
-        return
-    breaches = logbook.breaches
-    if has_database and _can_be_asked() and (Ledger.opened or not auditor.is_empty()):
-        taken = [entry for ledger in Ledger.opened for entry in ledger.entries()]
-        breaches = breaches + auditor.audit(ledger=taken, lease_seconds=settings.LEASE_SECONDS)
-    Ledger.close_all()
-    marker = node.get_closest_marker("audited")
-    excepted = marker.kwargs["except_"] if marker else set()
-    breaches = [breach for breach in breaches if breach.partition(":")[0] not in excepted]
-    if breaches:
+    is_audited = node.get_closest_marker("unaudited") is None
+    try:
+        rows = _breaches_in_rows(settings) if has_database and is_audited else []
+    finally:
+        Ledger.close_all()
+    excepted = _excepted(node)
+    breaches = [b for b in logbook.breaches + rows if b.partition(":")[0] not in excepted]
+    if breaches and is_audited:
         pytest.fail("\n".join(["What must never be is:", *breaches[:20]]), pytrace=False)
 
 
-def _can_be_asked() -> bool:
-    """Not inside a transaction that has failed: its rows are gone already."""
-    if connection.connection is None:
-        return not connection.in_atomic_block
-    return connection.connection.info.transaction_status != TransactionStatus.INERROR
+def _breaches_in_rows(settings: Any) -> list[str]:
+    if connection.in_atomic_block:
+        backend = connection.connection
+        if backend is None or backend.info.transaction_status == TransactionStatus.INERROR:
+            return []  # the transaction has failed, and its rows with it
+    else:
+        connection.close_if_unusable_or_obsolete()
+    taken = [entry for ledger in Ledger.opened for entry in ledger.entries()]
+    if not taken and is_empty():
+        return []
+    return audit(ledger=taken, lease_seconds=settings.LEASE_SECONDS)
+
+
+def _excepted(node: pytest.Item) -> set[str]:
+    marker = node.get_closest_marker("audited")
+    return marker.kwargs["except_"] if marker else set()

@@ -44,7 +44,7 @@ def start(point: str, number: int = signal.SIGKILL) -> "subprocess.Popen[bytes]"
     """Start one on the database and the Redis of the test, which has to be a transactional one.
     Without a point it works as usual."""
     command = [sys.executable, "-m", "tests.delivery.crashing", point, str(int(number))]
-    return subprocess.Popen(command, env=_environment(broker="memory://"))
+    return subprocess.Popen(command, env=environment(broker="memory://"))
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def celery_worker(*, lease_seconds: int = 60) -> "Iterator[subprocess.Popen[byte
     command = "-m celery -A emailauto worker --concurrency 2 -Q transactional --without-mingle"
     process = subprocess.Popen(
         [sys.executable, *command.split(), "--without-gossip"],
-        env=_environment(broker=settings.REDIS_URL) | {"LEASE_SECONDS": str(lease_seconds)},
+        env=environment(broker=settings.REDIS_URL) | {"LEASE_SECONDS": str(lease_seconds)},
     )
     over = threading.Event()
     ringer = threading.Thread(target=_ring, args=(settings.REDIS_URL, over), daemon=True)
@@ -77,7 +77,8 @@ def _ring(broker: str, over: threading.Event) -> None:
             bell.send_task("drain.transactional", queue="transactional", connection=connection)
 
 
-def _environment(*, broker: str) -> dict[str, str]:
+def environment(*, broker: str) -> dict[str, str]:
+    """That of a process on the database and the Redis of the test."""
     from django.conf import settings
     from django.db import connection
 

@@ -1,77 +1,21 @@
-"""The invariant auditor: what has to be true of the tables after every test, whatever it did.
+"""Invariants of rows by themselves: I1, I2, I4, I7 and I8."""
 
-`audit()` looks at the rows and at what providers say they took, never at the code that wrote them.
-tests/conftest.py runs it after each test with a database, before that is flushed or rolled back;
-tests/test_auditor.py breaks each invariant on purpose. I9 and I10 are about logs: tests/logbook.py.
-"""
+from collections.abc import Iterable
+from datetime import timedelta
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any
-
-from django.db import connection
-
-from common.addresses import address_hash
-from delivery.handover import MAX_SECONDS
-from delivery.mailboxes import mailbox_provider
 from delivery.states import WAITING_REASONS, Reason
 from delivery.transitions import MAX_CRASHES
-from delivery.warmup import limit_name
-from suppression.states import scopes_blocking
-from tests.delivery.ledger import Taken
+from tests.auditor.queries import found
 
 LONGEST_WAIT = timedelta(hours=26)
 """A cap's day, and a margin; nothing waits longer by itself."""
 
 _LIFTED = [*WAITING_REASONS, Reason.KILL_SWITCH, Reason.CAMPAIGN_PAUSED, Reason.REPUTATION]
-_NEVER = timedelta()
-_WINDOWS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
-# A limit is counted by the time its transaction began, and none lives longer.
-_LONGEST_TRANSACTION = timedelta(minutes=1)
-
-
-def audit(
-    *,
-    ledger: Iterable[Taken] = (),
-    accepted: Iterable[str] = (),
-    lease_seconds: int = 120,
-    at_rest: bool = False,
-) -> list[str]:
-    """Every breach of an invariant, in words that begin with its name; empty when all is sound.
-
-    `ledger` is what providers outside the database have taken, `accepted` the ids of events that
-    were answered 202. `at_rest`: everybody has had their time, so nothing may be waiting.
-    """
-    taken = list(ledger)
-    found = {
-        "I1": nothing_is_stuck() + none_is_missing(accepted) + (nothing_waits() if at_rest else []),
-        "I2": one_message_per_step(),
-        "I3": nothing_is_taken_twice(taken),
-        "I4": no_lease_is_forgotten(lease_seconds),
-        "I5": whoever_said_no_is_left_alone(taken),
-        "I6": caps_are_kept(),
-        "I7": what_is_counted_is_right(),
-        "I8": everything_has_its_reason(),
-    }
-    return [f"{name}: {breach}" for name, breaches in found.items() for breach in breaches]
-
-
-def is_empty() -> bool:
-    """Whether there is nothing to audit."""
-    tables = (
-        *("events_event", "webhooks_receipt", "campaigns_enrollment", "delivery_message"),
-        *("delivery_sandboxmail", "delivery_quota", "contacts_consent", "contacts_subscription"),
-    )
-    (row,) = _rows(
-        " OR ".join(f"EXISTS (SELECT FROM {table})" for table in tables).join(("SELECT ", ""))
-    )
-    return not row[0]
 
 
 def nothing_is_stuck() -> list[str]:
     """I1: whatever is not final is found again, by its due time or by its lease."""
-    return _found(
+    return found(
         """
         SELECT 'event ' || id || ' is ' || state FROM events_event
         WHERE state NOT IN ('pending', 'processed', 'ignored', 'dead')
@@ -119,7 +63,7 @@ def nothing_is_stuck() -> list[str]:
 
 def none_is_missing(accepted: Iterable[str]) -> list[str]:
     """I1: every event that was answered 202 is there."""
-    return _found(
+    return found(
         """
         SELECT 'event ' || a.id || ' was accepted and is gone'
         FROM unnest(%(ids)s::text[]) AS a (id)
@@ -131,7 +75,7 @@ def none_is_missing(accepted: Iterable[str]) -> list[str]:
 
 def nothing_waits() -> list[str]:
     """I1, once everybody has had their time: nothing is on its way any more."""
-    return _found(
+    return found(
         """
         SELECT 'event ' || id || ' is still pending' FROM events_event WHERE state = 'pending'
         UNION ALL
@@ -146,7 +90,7 @@ def nothing_waits() -> list[str]:
 
 def one_message_per_step() -> list[str]:
     """I2: at most one message per enrollment and step, and its key says which."""
-    return _found(
+    return found(
         """
         SELECT 'step ' || origin_step || ' of enrollment ' || origin_enrollment || ' has '
                || count(*) || ' messages'
@@ -163,37 +107,9 @@ def one_message_per_step() -> list[str]:
     )
 
 
-def nothing_is_taken_twice(taken: Sequence[Taken]) -> list[str]:
-    """I3: a provider, the sandbox included, has a message once at most, and the row says that it
-    has it or may have it."""
-    outside = Counter(entry.message_id for entry in taken)
-    inside = _rows(
-        "SELECT message_id, count(*) FROM delivery_sandboxmail WHERE message_id IS NOT NULL"
-        " GROUP BY message_id"
-    )
-    counts = outside + Counter(dict(inside))
-    return [f"message {pk} was taken {n} times" for pk, n in counts.items() if n > 1] + _found(
-        """
-        SELECT 'message ' || t.id || ' was taken and has no row'
-        FROM unnest(%(outside)s::uuid[]) AS t (id)
-        WHERE NOT EXISTS (SELECT FROM delivery_message AS m WHERE m.id = t.id)
-        UNION ALL
-        SELECT 'message ' || id || ' was taken and is ' || state FROM delivery_message
-        WHERE id = ANY(%(taken)s::uuid[]) AND state NOT IN ('sent', 'unknown', 'dispatching')
-              AND NOT (state IN ('retry', 'queued', 'claimed') AND replay_until IS NOT NULL)
-              AND NOT (state = 'skipped' AND reason = 'discarded')
-        UNION ALL
-        SELECT 'message ' || id || ' may have been taken and is ' || state FROM delivery_message
-        WHERE replay_until IS NOT NULL AND state IN ('held', 'failed', 'dead')
-        """,
-        outside=list(outside),
-        taken=list(counts),
-    )
-
-
 def no_lease_is_forgotten(lease_seconds: int) -> list[str]:
     """I4: no lease is older than twice its time, and none was given for longer than that."""
-    return _found(
+    return found(
         """
         WITH leases AS (
             SELECT 'message ' || id AS what, lease_until AS until FROM delivery_message
@@ -209,79 +125,9 @@ def no_lease_is_forgotten(lease_seconds: int) -> list[str]:
     )
 
 
-def whoever_said_no_is_left_alone(taken: Sequence[Taken]) -> list[str]:
-    """I5: no hand-over was committed after the suppression or withdrawal that forbids it, and
-    nothing was taken later than a hand-over takes."""
-    withdrawn = _found(
-        """
-        SELECT 'message ' || m.id || ' was handed over after a withdrawal'
-        FROM delivery_message AS m JOIN contacts_subscription AS s USING (contact_id, topic_id)
-        WHERE m.stream = 'marketing' AND s.state = 'withdrawn' AND s.at < m.handed_over_at
-        """
-    )
-    suppressed: dict[bytes, list[tuple[str, datetime]]] = defaultdict(list)
-    for digest, *when in _rows(
-        "SELECT address_hash, scope, created_at FROM suppression_suppression"
-    ):
-        suppressed[bytes(digest)].append((when[0], when[1]))
-    if not suppressed:
-        return withdrawn
-    messages = {pk: row for pk, *row in _rows(_ADDRESSED)}
-    left = [(pk, row[-1]) for pk, row in messages.items() if row[-1] is not None]
-    grace = timedelta(seconds=MAX_SECONDS)
-    left += [(t.message_id, datetime.fromtimestamp(t.at, UTC) - grace) for t in taken]
-    return withdrawn + [
-        f"message {pk} was handed over after {scope} had been suppressed"
-        for pk, moment in left
-        if pk in messages
-        for scope, since in suppressed[address_hash(messages[pk][0])]
-        if since < moment and scope in scopes_blocking(*messages[pk][1:3])
-    ]
-
-
-_ADDRESSED = """
-    SELECT m.id, m.email_normalized, m.stream, coalesce(t.key, ''), m.handed_over_at
-    FROM delivery_message AS m LEFT JOIN contacts_topic AS t ON t.id = m.topic_id
-"""
-
-
-def caps_are_kept() -> list[str]:
-    """I6: no more than its most was used of a limit, and no less than was handed over."""
-    quotas = _rows("SELECT name, starts_at, most, used FROM delivery_quota")
-    if not quotas:
-        return []
-    handed = _handed_over()
-    breaches = []
-    for name, starts_at, most, used in quotas:
-        limited, _, window = name.rpartition(":")
-        begins, ends = starts_at + _LONGEST_TRANSACTION, starts_at + _WINDOWS.get(window, _NEVER)
-        counted = sum(begins <= at < ends for at in handed[limited])
-        if used > most:
-            breaches.append(f"limit {name} of {most} was used {used} times")
-        if counted > used:
-            breaches.append(f"limit {name} says {used}, and {counted} were handed over")
-    return breaches
-
-
-def _handed_over() -> dict[str, list[datetime]]:
-    """When each hand-over that was begun was committed, by what it counts against."""
-    handed: dict[str, list[datetime]] = defaultdict(list)
-    rows = _rows(
-        """
-        SELECT p.key, p.id, m.sending_domain, m.email_normalized, m.handed_over_at
-        FROM delivery_message AS m JOIN delivery_provider AS p ON p.id = m.provider_id
-        JOIN delivery_attempt AS a ON a.message_id = m.id AND a.number = m.attempts
-        """
-    )
-    for key, provider, domain, address, at in rows:
-        handed[f"provider:{key}"].append(at)
-        handed[limit_name(provider, domain, mailbox_provider(address))].append(at)
-    return handed
-
-
 def what_is_counted_is_right() -> list[str]:
     """I7: what is stored as a number, or as the state of something, is what its rows say."""
-    return _found(
+    return found(
         """
         SELECT 'enrollment ' || e.id || ' has run ' || count(s.id) || ' steps and says ' || e.seq
         FROM campaigns_enrollment AS e LEFT JOIN campaigns_steprun AS s ON s.enrollment_id = e.id
@@ -310,7 +156,7 @@ def what_is_counted_is_right() -> list[str]:
 
 def everything_has_its_reason() -> list[str]:
     """I8: of whatever ended, the rows say how: an attempt, a proof, or a reason."""
-    return _found(
+    return found(
         """
         SELECT 'message ' || id || ' is ' || state || ' without a reason' FROM delivery_message
         WHERE state IN ('unknown', 'failed', 'dead', 'skipped', 'held') AND reason = ''
@@ -342,14 +188,3 @@ def everything_has_its_reason() -> list[str]:
         """,
         crashes=MAX_CRASHES,
     )
-
-
-def _found(statement: str, **parameters: Any) -> list[str]:
-    return [breach for (breach,) in _rows(statement, **parameters)]
-
-
-def _rows(statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters or None)
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
-    return rows
