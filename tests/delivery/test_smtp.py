@@ -217,7 +217,9 @@ class Scripted:
             if verb == "DATA" and reply.startswith("354"):
                 body = b""
                 while not body.endswith(b"\r\n.\r\n") and body != b".\r\n":
-                    body += stream.readline()
+                    if not (line := stream.readline()):
+                        return
+                    body += line
                 self.bodies.append(body)
                 if self.drop_at == "dot":
                     return
