@@ -37,6 +37,26 @@ class BounceClass(StrEnum):
     """The person asked to be left alone."""
 
 
+FOR_GOOD = frozenset({BounceClass.HARD, BounceClass.OWNER_CHANGED})
+"""Nothing arrives at this address any more, or not with whom it was for."""
+
+RETURNED = FOR_GOOD | {
+    BounceClass.SOFT,
+    BounceClass.THROTTLE,
+    BounceClass.BLOCK,
+    BounceClass.AUTH,
+    BounceClass.CONTENT,
+}
+"""The mail did not arrive, or not yet. The others are what people and machines answer to one that
+did."""
+
+
+def not_hard(bounce_class: BounceClass) -> BounceClass:
+    """What a reply says of a mail that is known to be turned away for now only: anything, except
+    that the address is no good."""
+    return BounceClass.SOFT if bounce_class in FOR_GOOD else bounce_class
+
+
 # Characters that are read; what matters stands at the beginning.
 _LONGEST_REPLY = 4_000
 _LONGEST_CODE = 100

@@ -38,7 +38,7 @@ _CAME_BACK = (
     ("unsubscribed_at", "Unsubscribed", "amber"),
 )
 
-_BOUNCES: dict[str, tuple[str, str]] = {
+RETURNED_WORDS: dict[str, tuple[str, str]] = {
     BounceClass.HARD: ("Came back: the address is no good", "red"),
     BounceClass.OWNER_CHANGED: ("Came back: the mailbox is somebody else's now", "red"),
     BounceClass.SOFT: ("Came back for now", "amber"),
@@ -141,7 +141,7 @@ def timeline_of(
         asked = f" Asked was: {attempt.request}" if attempt.request else ""
         moments.append(Moment(attempt.at, title, tone, _with(text, attempt.detail) + asked))
     for bounce in bounces:
-        title, tone = _BOUNCES.get(bounce.bounce_class, ("Came back", "amber"))
+        title, tone = RETURNED_WORDS[bounce.bounce_class]
         moments.append(
             Moment(bounce.at, title, tone, _with(f"Told by {bounce.source}", bounce.detail))
         )

@@ -8,8 +8,10 @@ from functools import partial
 
 from django.conf import settings
 
+from common.bell import ring
 from common.postgres import insist
 from delivery import transitions
+from delivery.bounces import RETURNED
 from delivery.handover import Handed
 from delivery.journal import Journal
 from delivery.models import Message
@@ -39,7 +41,10 @@ def record(handed: Sequence[Handed], journal: Journal | None) -> None:
 
 
 def _write(handed: Sequence[Handed]) -> None:
-    moved = transitions.settle([settled_by(h) for h in handed])
+    settled = [settled_by(h) for h in handed]
+    moved = transitions.settle(settled)
+    if any(move.bounce for move in settled):
+        ring("feedback")
     if len(moved) < len(handed):
         logger.warning("outcomes without a row", extra={"messages": len(handed) - len(moved)})
 
@@ -57,7 +62,8 @@ def settled(message: Message, attempt: int, verdict: Verdict) -> Settled:
     provider promises. `message` as it was claimed; `attempt` the one the verdict is about."""
     move = _in_doubt(message, attempt, verdict) if _is_doubtful(message, verdict) else None
     move = move or _known(message, attempt, verdict)
-    return replace(move, verdict=verdict.outcome.value, bounce=verdict.bounce or "")
+    bounce = verdict.bounce if verdict.bounce in RETURNED else None
+    return replace(move, verdict=verdict.outcome.value, bounce=bounce or "")
 
 
 def _is_doubtful(message: Message, verdict: Verdict) -> bool:

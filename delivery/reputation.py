@@ -21,7 +21,8 @@ from delivery.models import Pardon, Switch
 from delivery.rates import at_least
 from delivery.services import resume_sending, stop_sending
 from delivery.states import Reason
-from delivery.tallies import Cell, Counts, Scope, counted, roll_up
+from delivery.switches import Scope
+from delivery.tallies import Cell, Counts, counted, roll_up
 
 logger = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ about, so that silence means something.
 
 from datetime import timedelta
 
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
-from delivery.models import Message
+from delivery.models import Message, Provider
 from delivery.states import MessageState
 
 AFTER = timedelta(hours=24)
@@ -25,6 +25,8 @@ def silent() -> QuerySet[Message]:
     lately = Message.objects.filter(
         state=MessageState.SENT, sent_at__lt=Now() - AFTER, sent_at__gt=Now() - _UNTIL
     )
-    telling = lately.exclude(_QUIET).values("provider")
+    # One mail is proof enough, and EXISTS stops at it.
+    of_provider = lately.filter(provider=OuterRef("pk"))
+    telling = Provider.objects.filter(Exists(of_provider.exclude(_QUIET)))
     unheard = Q(complained_at=None, unsubscribed_at=None, bounces=None)
     return lately.filter(_QUIET & unheard, provider__in=telling)

@@ -12,9 +12,7 @@ from dataclasses import dataclass, fields
 from django.db import connection
 
 from delivery.mailboxes import WITHOUT_FEEDBACK_LOOP
-
-Scope = tuple[str, str]
-"""A switch's target and key."""
+from delivery.switches import Scope
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class Refused:
     delay: float = 0.0
     """Seconds after which it may be asked again."""
     mailboxes: str = ""
-    """The mailbox provider of the person's address."""
+    """The mailbox provider of the person's address; empty: as it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,8 @@ _CLAIM = """
 
 _REFUSE = """
     UPDATE delivery_message AS m
-    SET state = r.state, reason = r.reason, detail = r.detail, mailboxes = r.mailboxes,
+    SET state = r.state, reason = r.reason, detail = r.detail,
+        mailboxes = coalesce(nullif(r.mailboxes, ''), m.mailboxes),
         lease_owner = '', lease_until = NULL,
         due_at = CASE WHEN r.delay > 0 THEN statement_timestamp() + r.delay * interval '1 second'
                       ELSE m.due_at END

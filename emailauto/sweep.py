@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from campaigns.models import Enrollment
 from common.bell import ring
-from delivery.models import Message
+from delivery.models import Bounce, Message
 from delivery.recovery import recover
 from delivery.reputation import judge_now_and_then
 from delivery.states import Stream
@@ -22,7 +22,9 @@ _DUE: dict[str, Callable[[], bool]] = {
     "timers": lambda: Enrollment.objects.due().exists(),
     "transactional": lambda: Message.objects.due(Stream.TRANSACTIONAL).exists(),
     "marketing": lambda: Message.objects.due(Stream.MARKETING).exists(),
-    "feedback": lambda: Receipt.objects.due().exists(),
+    "feedback": lambda: (
+        Receipt.objects.due().exists() or Bounce.objects.filter(is_applied=False).exists()
+    ),
 }
 
 

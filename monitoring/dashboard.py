@@ -1,4 +1,4 @@
-"""The admin's first page: what is going on, and what needs somebody. Twelve queries."""
+"""The admin's first page: what is going on, and what needs somebody. Eleven queries."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -17,7 +17,6 @@ from common.ids import first_uuid7
 from delivery.explanations import STATE_TONES
 from delivery.models import Message, Provider, Sender, Switch
 from delivery.routes import configured_backend
-from delivery.silence import silent
 from delivery.states import DEAD_LETTER_STATES, DUE_STATES, MessageState, Reason
 from events.models import Event
 from events.states import EventState
@@ -90,12 +89,6 @@ def _attention() -> list[Context]:
             "unknown: did the provider take them?",
             counts.get(MessageState.UNKNOWN, 0),
             _list("delivery_message", state__exact=MessageState.UNKNOWN.value),
-            "ea-care",
-        ),
-        (
-            "without a sign of life for a day",
-            silent().count(),
-            _list("delivery_message", signal="none"),
             "ea-care",
         ),
         (

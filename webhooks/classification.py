@@ -146,8 +146,6 @@ SPARKPOST: Mapping[str, BounceClass] = {
     "100": BounceClass.AUTO_REPLY,
 }
 
-_FOR_GOOD = (BounceClass.HARD, BounceClass.OWNER_CHANGED)
-
 _KINDS = {
     BounceClass.COMPLAINT: FeedbackKind.COMPLAINED,
     BounceClass.UNSUBSCRIBE: FeedbackKind.UNSUBSCRIBED,
@@ -162,12 +160,6 @@ def classify(table: Mapping[str, BounceClass], raw_type: object) -> BounceClass:
 def known(table: Mapping[str, BounceClass], raw_type: str) -> BounceClass | None:
     """The class of a provider's raw type in any case; None leaves it to the reply."""
     return table.get(raw_type.strip().lower())
-
-
-def not_hard(bounce_class: BounceClass) -> BounceClass:
-    """What the reply says of a bounce that the provider itself calls temporary: anything, except
-    that the address is no good."""
-    return BounceClass.SOFT if bounce_class in _FOR_GOOD else bounce_class
 
 
 def as_bounce(bounce_class: BounceClass) -> Meaning:

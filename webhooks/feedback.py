@@ -18,7 +18,7 @@ from common.addresses import Address
 from contacts.ledger import ConsentChange, record_consents
 from contacts.services import subscription_states
 from contacts.states import ConsentState
-from delivery.bounces import BounceClass
+from delivery.bounces import FOR_GOOD, RETURNED, BounceClass, classify_reply, not_hard
 from delivery.models import Message, Provider
 from suppression.services import SuppressionRequest, suppress_addresses
 from suppression.states import ALL, MARKETING, SuppressionReason
@@ -31,7 +31,9 @@ class FeedbackKind(StrEnum):
     OPENED = "opened"
     CLICKED = "clicked"
     DEFERRED = "deferred"
-    """Not delivered yet; the provider goes on trying. Recorded, and of no effect."""
+    """Not delivered yet; the provider goes on trying."""
+    REFUSED = "refused"
+    """Turned away in the hand-over itself: no provider has it."""
     BOUNCED = "bounced"
     COMPLAINED = "complained"
     UNSUBSCRIBED = "unsubscribed"
@@ -74,11 +76,19 @@ class Match:
         return self.feedback.address
 
     @property
+    def bounce_class(self) -> BounceClass | None:
+        """Why it came back or was put off. For the latter providers have no types: their words
+        are read."""
+        if self.feedback.kind is FeedbackKind.DEFERRED and self.feedback.bounce_class is None:
+            return not_hard(classify_reply(self.feedback.detail))
+        return self.feedback.bounce_class
+
+    @property
     def columns(self) -> list[str]:
         """The moments of the message that this feedback tells."""
         kind = self.feedback.kind
         columns = [_PROVEN] if kind in _PROOFS else []
-        soft = kind is FeedbackKind.BOUNCED and self.feedback.bounce_class not in _FINAL
+        soft = kind is FeedbackKind.BOUNCED and self.bounce_class not in FOR_GOOD
         if kind in _TIMESTAMPS and not soft:
             columns.append(_TIMESTAMPS[kind])
         return columns
@@ -87,7 +97,7 @@ class Match:
     def suppression(self) -> tuple[str, SuppressionReason] | None:
         """Scope and reason to suppress the address for, if any."""
         match self.feedback.kind:
-            case FeedbackKind.BOUNCED if self.feedback.bounce_class in _FINAL:
+            case FeedbackKind.BOUNCED | FeedbackKind.REFUSED if self.bounce_class in FOR_GOOD:
                 return ALL, SuppressionReason.HARD_BOUNCE
             case FeedbackKind.COMPLAINED:
                 return MARKETING, SuppressionReason.COMPLAINT
@@ -99,7 +109,7 @@ class Match:
     def withdraws(self) -> bool:
         """Whether the consent to the message's topic is gone: taken back, or its giver is."""
         person_said = self.feedback.kind in (FeedbackKind.COMPLAINED, FeedbackKind.UNSUBSCRIBED)
-        somebody_else = self.feedback.bounce_class is BounceClass.OWNER_CHANGED
+        somebody_else = self.bounce_class is BounceClass.OWNER_CHANGED
         return (
             (person_said or somebody_else)
             and self.message is not None
@@ -107,10 +117,6 @@ class Match:
         )
 
 
-_FINAL = frozenset({BounceClass.HARD, BounceClass.OWNER_CHANGED})
-_NO_BOUNCE = frozenset(
-    {None, BounceClass.AUTO_REPLY, BounceClass.COMPLAINT, BounceClass.UNSUBSCRIBE}
-)
 _ENGAGING = frozenset({FeedbackKind.OPENED, FeedbackKind.CLICKED})
 
 _TIMESTAMPS = {
@@ -288,8 +294,8 @@ def _mark(matches: Iterable[Match]) -> set[UUID]:
 def _note_bounces(matches: Iterable[Match]) -> None:
     first: dict[tuple[UUID, str], Match] = {}
     for match in sorted(matches, key=lambda match: match.feedback.at):
-        bounce_class = match.feedback.bounce_class
-        if match.message is not None and bounce_class not in _NO_BOUNCE:
+        bounce_class = match.bounce_class
+        if match.message is not None and bounce_class in RETURNED:
             first.setdefault((match.message.pk, str(bounce_class)), match)
     if first:
         rows = [
@@ -324,7 +330,7 @@ def _outcome(match: Match, accepted: set[UUID]) -> dict[str, Any]:
         effects.append(f"withdrawn:{message.topic.key}")
     return {
         "kind": item.kind.value,
-        "class": item.bounce_class.value if item.bounce_class is not None else "",
+        "class": match.bounce_class or "",
         "message": str(message.pk) if message is not None else None,
         "effects": effects,
     }

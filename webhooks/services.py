@@ -17,6 +17,7 @@ from common.bell import ring
 from common.ids import lease_owner
 from common.postgres import insist, is_outage
 from webhooks.adapters import Event, NotAuthentic
+from webhooks.answers import apply_answers
 from webhooks.feedback import apply_feedback
 from webhooks.models import Receipt
 from webhooks.providers import ADAPTERS
@@ -93,6 +94,13 @@ def _refuse_reuse(provider: str, events: Sequence[Event]) -> None:
     kept = {receipt.provider_event_id: bytes(receipt.body) for receipt in receipts}
     if any(kept[event.id] != event.body for event in events):
         raise NotAuthentic("Its signature was used before, for another call.")
+
+
+def drain(*, budget: float) -> bool:
+    """Apply what came back, in the hand-over or later, for up to `budget` seconds; True if there
+    may be more."""
+    has_more_answers = apply_answers()
+    return drain_receipts(budget=budget) or has_more_answers
 
 
 def drain_receipts(*, budget: float) -> bool:

@@ -3,7 +3,7 @@
 from celery import shared_task
 
 from common.bell import answer, ring
-from webhooks.services import drain_receipts
+from webhooks.services import drain
 
 _BUDGET = 5.0
 
@@ -11,5 +11,5 @@ _BUDGET = 5.0
 @shared_task(name="drain.feedback")
 def drain_feedback() -> None:
     answer("feedback")
-    if drain_receipts(budget=_BUDGET):
+    if drain(budget=_BUDGET):
         ring("feedback")

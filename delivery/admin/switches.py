@@ -35,7 +35,7 @@ class SwitchForm(ModelForm[Switch]):
     class Meta:
         model = Switch
         fields: ClassVar[list[str]] = ["what", "per_hour", "note"]
-        labels: ClassVar[dict[str, str]] = {"per_hour": "Still let leave per hour"}
+        labels: ClassVar[dict[str, str]] = {"per_hour": "Mails an hour that still leave"}
         help_texts: ClassVar[dict[str, str]] = {"per_hour": "Empty: none, a full stop."}
         widgets: ClassVar[dict[str, Any]] = {
             "note": UnfoldAdminTextInputWidget(),

@@ -6,7 +6,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from delivery.bounces import BounceClass
+from delivery.bounces import RETURNED
 from delivery.models.messages import Message
 from delivery.models.providers import Provider
 from delivery.models.switches import Switch
@@ -20,7 +20,7 @@ class Bounce(models.Model):
 
     message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="bounces")
     bounce_class = models.CharField(
-        max_length=20, choices=[(c.value, c.value.replace("_", " ")) for c in BounceClass]
+        max_length=20, choices=[(c.value, c.value.replace("_", " ")) for c in sorted(RETURNED)]
     )
     detail = models.CharField(max_length=500, blank=True)
     source = models.CharField(max_length=30)

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
@@ -33,6 +34,7 @@ class Switch(models.Model):
     per_hour = models.PositiveIntegerField(
         null=True,
         blank=True,
+        validators=[MinValueValidator(1)],
         help_text=_("So many mails an hour may leave all the same. Empty: none."),
     )
     until = models.DateTimeField(

@@ -8,7 +8,8 @@ from django.db.models.functions import Now
 from django.test import Client
 from django.urls import reverse
 
-from delivery.explanations import advice_of, sentence_of
+from delivery.bounces import RETURNED
+from delivery.explanations import RETURNED_WORDS, advice_of, sentence_of
 from delivery.models import Attempt, Bounce, Message
 from delivery.states import MessageState, Reason
 from tests.factories import ContactFactory, MessageFactory, ProviderFactory, TemplateFactory
@@ -165,6 +166,10 @@ def test_message_whose_template_fails_still_has_its_page(operator: Client) -> No
     assert "The template cannot be rendered" in operator.get(page).text
     document = reverse("admin:delivery_message_document", args=[message.pk])
     assert operator.get(document).status_code == 200
+
+
+def test_every_way_of_coming_back_has_words() -> None:
+    assert RETURNED_WORDS.keys() == RETURNED
 
 
 def test_failed_attempt_shows_what_was_asked_and_answered_but_no_address(

@@ -17,8 +17,9 @@ from django.db.models.functions import Now
 
 from delivery.connections import pool
 from delivery.engine import drain
-from delivery.models import Attempt, Circuit, Message
+from delivery.models import Attempt, Bounce, Circuit, Message
 from tests.factories import MessageFactory, ProviderFactory, SenderFactory, TemplateFactory
+from webhooks.services import drain as drain_feedback
 
 pytestmark = pytest.mark.django_db
 
@@ -410,3 +411,25 @@ def test_reply_that_drips_ends_by_the_clock(monkeypatch: pytest.MonkeyPatch, set
     smtp_message(monkeypatch, server.url)
     assert deliver().state == "retry"
     assert "EHLO" in server.verbs
+
+
+def test_hard_bounce_in_the_hand_over_suppresses_the_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = Scripted(replies={"RCPT": "550 5.1.1 no such user"})
+    first = smtp_message(monkeypatch, server.url)
+    drain("transactional", budget=5)
+    drain_feedback(budget=5)
+    server.replies = {}
+    second = MessageFactory(sender=first.sender, contact=first.contact)
+    drain("transactional", budget=5)
+    second.refresh_from_db()
+    assert (second.state, second.reason) == ("skipped", "suppressed")
+    assert server.bodies == []
+
+
+def test_auto_reply_in_the_hand_over_is_no_bounce(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Scripted(replies={"RCPT": "550 I am out of office, this is an automatic reply"})
+    smtp_message(monkeypatch, server.url)
+    drain("transactional", budget=5)
+    assert not Bounce.objects.exists()

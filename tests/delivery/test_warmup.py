@@ -155,6 +155,13 @@ def was_sent(warmup: Warmup, count: int, **fields: Any) -> None:
         )
 
 
+def on_the_third_day(warmup: Warmup) -> None:
+    before = yesterday() - timedelta(days=1)
+    WarmupStage.objects.create(
+        warmup=warmup, mailboxes="gmail", stage=2, judged_on=before, used_on=before
+    )
+
+
 @pytest.mark.django_db
 def test_good_day_is_looked_back_on_once() -> None:
     warmup = warming(provider=ProviderFactory())
@@ -170,10 +177,7 @@ def test_good_day_is_looked_back_on_once() -> None:
 @pytest.mark.django_db
 def test_bad_day_costs_two() -> None:
     warmup = warming(provider=ProviderFactory())
-    before = yesterday() - timedelta(days=1)
-    WarmupStage.objects.create(
-        warmup=warmup, mailboxes="gmail", stage=2, judged_on=before, used_on=before
-    )
+    on_the_third_day(warmup)
     was_used(warmup, 10)
     was_sent(warmup, 5)
     was_sent(warmup, 5, bounced_at=Now())
@@ -190,10 +194,7 @@ def test_what_the_receiver_answered_at_the_hand_over_counts(
     bounce_class: str, state: str, after: int
 ) -> None:
     warmup = warming(provider=ProviderFactory())
-    before = yesterday() - timedelta(days=1)
-    WarmupStage.objects.create(
-        warmup=warmup, mailboxes="gmail", stage=2, judged_on=before, used_on=before
-    )
+    on_the_third_day(warmup)
     was_used(warmup, 10)
     was_sent(warmup, 5)
     was_sent(warmup, 5, state=state)

@@ -150,6 +150,25 @@ def test_bounce_is_kept_once_per_class_for_its_first_time() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("detail", "bounce_class"),
+    [
+        ("421 4.7.28 too many mails from your host, rate limited", "throttle"),
+        ("temporary · 452 4.2.2 mailbox full", "soft"),
+        ("550 5.1.1 no such user", "soft"),  # the provider goes on trying
+        ("", "soft"),
+    ],
+)
+def test_mail_that_is_put_off_counts_by_what_the_receiver_said(
+    detail: str, bounce_class: str
+) -> None:
+    message = marketing_message()
+    apply_feedback([about(message, FeedbackKind.DEFERRED, detail=detail)])
+    assert message.bounces.get().bounce_class == bounce_class
+    assert times_of(message) == {}
+    assert suppressed() == set()
+
+
 def test_open_and_click_show_that_somebody_reads() -> None:
     message = marketing_message()
     for kind, minute in ((FeedbackKind.CLICKED, 7), (FeedbackKind.OPENED, 2)):

@@ -14,10 +14,10 @@ from typing import Any
 
 from django.conf import settings
 
-from delivery.bounces import BounceClass, classify_reply
+from delivery.bounces import BounceClass, classify_reply, not_hard
 from webhooks.adapters import Adapter, Event, NotAuthentic
 from webhooks.authenticity import is_one_of
-from webhooks.classification import Meaning, as_bounce, not_hard
+from webhooks.classification import Meaning, as_bounce
 from webhooks.feedback import Feedback, FeedbackKind
 from webhooks.reading import (
     Malformed,

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from delivery.bounces import BounceClass, classify_reply
+from delivery.bounces import BounceClass, classify_reply, not_hard
 from webhooks import sns
 from webhooks.adapters import Adapter, Event
-from webhooks.classification import SES, Meaning, as_bounce, classify, not_hard
+from webhooks.classification import SES, Meaning, as_bounce, classify
 from webhooks.feedback import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
