@@ -27,7 +27,7 @@ class SwitchForm(ModelForm[Switch]):
     """What to stop or slow down: everything or a provider. A campaign is paused on its page."""
 
     what = forms.ChoiceField(
-        label="Stop",
+        label="What",
         widget=UnfoldAdminSelectWidget(),
         help_text="One campaign? Pause it on its own page.",
     )
@@ -100,10 +100,12 @@ class SwitchAdmin(RecordAdmin[Switch]):
         key = form.cleaned_data["what"]
         obj.target = Switch.Target.PROVIDER if key else Switch.Target.EVERYTHING
         obj.key = key
-        obj.pk = stop_sending(obj.target, key, note=obj.note, per_hour=obj.per_hour).pk
+        reason = Reason.KILL_SWITCH if obj.is_stop else Reason.SLOWED
+        stopped = stop_sending(obj.target, key, reason=reason, note=obj.note, per_hour=obj.per_hour)
+        obj.pk = stopped.pk
         messages.warning(request, f"{obj.in_words}. Mail is held, nothing is lost.")
 
-    @admin.display(description="stopped")
+    @admin.display(description="what")
     def stopped(self, switch: Switch) -> str:
         return str(switch)
 

@@ -129,3 +129,15 @@ def test_suppression_is_lifted_by_superusers_only(operator: Client, client: Clie
     assert client.post(url, {"post": "yes"}).status_code == 403
     assert operator.post(url, {"post": "yes"}).status_code == 302
     assert not Suppression.objects.exists()
+
+
+def test_switch_with_a_number_slows_down_and_says_so(operator: Client) -> None:
+    url = "/admin/delivery/switch/add/"
+    assert operator.post(url, {"what": "", "per_hour": "0", "note": ""}).status_code == 200
+    assert not Switch.objects.exists()
+    operator.post(url, {"what": "", "per_hour": "100", "note": "carefully"})
+    switch = Switch.objects.get()
+    assert (switch.target, switch.per_hour, switch.reason) == ("everything", 100, "slowed")
+    page = operator.get("/admin/delivery/switch/").text
+    assert "lets 100 an hour leave" in page
+    assert "Slowed down to 100 an hour: Everything" in operator.get("/admin/").text
