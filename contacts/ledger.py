@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 
 from common.addresses import address_hash
 from contacts.models import Consent, Contact, Subscription, Topic
-from contacts.states import ConsentState
+from contacts.states import ConsentState, Purpose
 from suppression.services import lock_addresses
 
 
@@ -56,3 +56,25 @@ def record_consents(changes: Sequence[ConsentChange]) -> None:
             unique_fields=["contact", "topic"],
             update_fields=["state", "at"],
         )
+
+
+def record_tracking(
+    contacts: Sequence[Contact], state: ConsentState, *, source: str, evidence: str = ""
+) -> None:
+    """Append what these people said about recording their opens and clicks, and act by it from
+    the next mail that is rendered on. The number of statements does not depend on how many."""
+    if not contacts:
+        return
+    with transaction.atomic():
+        Consent.objects.bulk_create(
+            Consent(
+                contact=contact,
+                purpose=Purpose.TRACKING,
+                state=state,
+                source=source,
+                evidence=evidence,
+            )
+            for contact in contacts
+        )
+        people = Contact.objects.filter(pk__in=[contact.pk for contact in contacts])
+        people.update(may_track=state == ConsentState.GRANTED, updated_at=Now())

@@ -3,10 +3,11 @@
 from typing import ClassVar
 
 from django.db import models
+from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
-from contacts.states import ConsentState, TopicPolicy
+from contacts.states import ConsentState, Purpose, TopicPolicy
 
 
 class Contact(models.Model):
@@ -24,6 +25,28 @@ class Contact(models.Model):
     )
     is_active = models.BooleanField(
         default=True, help_text=_("Inactive people are never mailed, whatever the stream.")
+    )
+    locale = models.CharField(
+        max_length=20,
+        blank=True,
+        help_text=_("The language of their pages, e.g. de or pt-BR; empty: their browser's."),
+    )
+    may_track = models.BooleanField(
+        default=False,
+        editable=False,
+        help_text=_("Whether they agreed that opens and clicks are recorded; see the ledger."),
+    )
+    do_not_share = models.BooleanField(
+        default=False,
+        help_text=_("Nothing about them goes to third parties: no outgoing webhook, no export."),
+    )
+    paused_until = models.DateTimeField(
+        null=True, blank=True, help_text=_("No marketing mail until then, at their own wish.")
+    )
+    weekly_limit = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        help_text=_("The most marketing mails in seven days, at their own wish; empty: no limit."),
     )
     engaged_at = models.DateTimeField(
         null=True, blank=True, editable=False, help_text=_("When they last opened or clicked.")
@@ -60,13 +83,16 @@ class Topic(models.Model):
 
 
 class Consent(models.Model):
-    """One line of the consent ledger: who said what about which topic, when and how we know.
+    """One line of the consent ledger: who said what about what, when and how we know.
 
-    Append-only: `record_consent` writes it, nothing changes it.
+    Append-only: `contacts.ledger` writes it, nothing changes it.
     """
 
     contact = models.ForeignKey(Contact, on_delete=models.CASCADE, related_name="consents")
-    topic = models.ForeignKey(Topic, on_delete=models.PROTECT, related_name="+")
+    purpose = models.CharField(max_length=10, choices=Purpose.choices, default=Purpose.MAIL)
+    topic = models.ForeignKey(
+        Topic, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
     state = models.CharField(max_length=10, choices=ConsentState.choices)
     source = models.CharField(max_length=100)
     evidence = models.TextField(blank=True)
@@ -74,9 +100,16 @@ class Consent(models.Model):
 
     class Meta:
         ordering: ClassVar[list[str]] = ["-id"]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.CheckConstraint(
+                condition=Q(purpose=Purpose.MAIL, topic__isnull=False)
+                | (~Q(purpose=Purpose.MAIL) & Q(topic__isnull=True)),
+                name="consent_to_mail_names_its_topic",
+            ),
+        ]
 
     def __str__(self) -> str:
-        return f"{self.topic}: {self.state}"
+        return f"{self.topic or self.get_purpose_display()}: {self.state}"
 
 
 class Subscription(models.Model):

@@ -1,4 +1,4 @@
-"""The states of a topic's policy and of a person's subscription to it."""
+"""What a consent may be about, the states of a topic's policy and of a subscription to it."""
 
 from django.db import models
 
@@ -8,6 +8,13 @@ class TopicPolicy(models.TextChoices):
 
     OPT_IN = "opt_in", "Only people who agreed"
     OPT_OUT = "opt_out", "Existing customers, until they object (soft opt-in)"
+
+
+class Purpose(models.TextChoices):
+    """What a consent is about. To be mailed and to be watched are two questions (ePrivacy 5(3))."""
+
+    MAIL = "mail", "Mail about a topic"
+    TRACKING = "tracking", "Recording opens and clicks"
 
 
 class ConsentState(models.TextChoices):
