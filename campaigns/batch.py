@@ -26,6 +26,8 @@ from events.states import EventState, IgnoredReason
 
 ENTERED = "entered"
 AWAITED = "awaited"
+MAX_DEPTH = 5
+"""Mails in a row that may answer what became of the one before."""
 LOOK_BACK = timedelta(days=7)
 """How far an awaited event may have overtaken the one that waits for it."""
 
@@ -61,6 +63,11 @@ class Case:
         one that waited here through an outage is not late."""
         limit = timedelta(hours=settings.EMAILAUTO.events.late_after_hours)
         return self.event.received_at - self.event.occurred_at > limit
+
+    @property
+    def is_loop(self) -> bool:
+        """Whether it is about mail that answered mail, too often to be meant."""
+        return self.event.depth > MAX_DEPTH
 
     def note(self, plan: Plan, result: str) -> None:
         """Remember what a campaign made of the event; shown on the event's page."""
@@ -199,7 +206,7 @@ class Batch:
             entry_key=key,
             event_id=case.event.event_id,
             event_at=case.event.occurred_at,
-            context={name: value for name, value in case.facts.items() if name != "contact"},
+            context=_entry_context(case),
             revision_id=plan.revision_id,
         )
         self._walker.enter(enrollment, plan)
@@ -251,6 +258,11 @@ def entry_key(rule: RulePlan, case: Case) -> str:
     if value is None:
         return f"{case.event.source}:{case.event.event_id}"
     return shortened(f"{rule.entry_key_path}={value}", 310)
+
+
+def _entry_context(case: Case) -> dict[str, Any]:
+    facts = {name: value for name, value in case.facts.items() if name != "contact"}
+    return facts | {"depth": case.event.depth}
 
 
 def _load_parked(cases: Sequence[Case]) -> dict[int, dict[UUID, Parked]]:

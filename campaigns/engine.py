@@ -80,9 +80,9 @@ def _process(events: Sequence[Event], owner: str) -> list[str]:
     cases = identified(events)
     with_person = [case for case in cases if not case.identity.is_empty]
     contacts = find_contacts(with_person)
-    in_time = [case for case in with_person if not case.is_late]
-    batch = Batch(in_time)
-    for case in in_time:
+    welcome = [case for case in with_person if not case.is_late and not case.is_loop]
+    batch = Batch(welcome)
+    for case in welcome:
         batch.continue_waiting(case)
         batch.enter_matching(case)
         batch.remember(case)
@@ -96,6 +96,8 @@ def _settlement(case: Case) -> Settlement:
         return Settlement(case.event.pk, reason=IgnoredReason.NO_PERSON)
     if case.is_late:
         return Settlement(case.event.pk, case.contact.pk, IgnoredReason.LATE)
+    if case.is_loop:
+        return Settlement(case.event.pk, case.contact.pk, IgnoredReason.LOOP)
     results = {entry["result"] for entry in case.outcome}
     return Settlement(case.event.pk, case.contact.pk, _ignored_because(results), case.outcome)
 

@@ -92,6 +92,7 @@ def _message(mail: Mail, contact: Contact, templates: Mapping[int, Template]) ->
         origin_campaign=plan.campaign_key,
         origin_step=step.key,
         origin_enrollment=str(enrollment.pk),
+        depth=enrollment.context.get("depth", 0),
     )
 
 

@@ -16,6 +16,7 @@ from delivery.mailboxes import MAILBOX_PROVIDERS
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
+MailNews = Literal["delivered", "opened", "clicked", "bounced", "complained", "unsubscribed"]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,6 +112,14 @@ class EventsConfig(Section, frozen=True):
     """Names one source may make up."""
     retention_days: Annotated[int, msgspec.Meta(ge=30)] = 90
     """How long an event, and with it the memory of its id, is kept."""
+    about_mail: tuple[MailNews, ...] = (
+        "opened",
+        "clicked",
+        "bounced",
+        "complained",
+        "unsubscribed",
+    )
+    """What becomes an `email.*` event that campaigns can listen to."""
 
 
 class Config(Section, frozen=True):

@@ -16,6 +16,8 @@ from django.utils.translation import gettext_lazy as _
 from events.states import EventState, IgnoredReason, RefusalCode, RejectionState
 
 DEFAULT_SOURCE = "api"
+OWN_SOURCE = "emailauto:mail"
+"""The source of the events about our own mail. No API key's can hold a colon."""
 IDENTIFY = "identify"
 """The type of Segment's call that says who somebody is."""
 
@@ -148,6 +150,11 @@ class Event(models.Model):
 
     def __str__(self) -> str:
         return f"{self.type} {self.event_id}"
+
+    @property
+    def depth(self) -> int:
+        """How many mails of ours stand between it and what a service posted."""
+        return int(self.metadata.get("depth", 0)) if self.source == OWN_SOURCE else 0
 
 
 class Scope(models.TextChoices):

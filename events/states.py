@@ -21,6 +21,7 @@ class IgnoredReason(models.TextChoices):
     ALREADY_ENROLLED = "already_enrolled", "The person is or was in the campaign with this key"
     NO_PERSON = "no_person", "Neither a user id nor a valid e-mail address in the event"
     LATE = "late", "It came too late to start anything; the person was updated"
+    LOOP = "loop", "A mail about a mail about a mail: it would never end"
     DISCARDED = "discarded", "Somebody discarded it"
 
 

@@ -8,8 +8,10 @@ from django import forms
 from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.timezone import localtime
 from unfold.widgets import (
     UnfoldAdminExpandableTextareaWidget,
     UnfoldAdminSelectWidget,
@@ -30,6 +32,7 @@ _TONES: dict[str, str] = {
     SuppressionReason.UNSUBSCRIBE: "amber",
     SuppressionReason.HARD_BOUNCE: "amber",
     SuppressionReason.MANUAL: "blue",
+    SuppressionReason.SOFT_LIMIT: "blue",
 }
 
 
@@ -146,5 +149,9 @@ class SuppressionAdmin(RecordAdmin[Suppression]):
         return {
             "headline": row.email or "Erased address",
             "state": self.reason_label(row),
-            "lead": f"This address gets no {scope_in_words(row.scope)}.",
+            "lead": f"This address gets no {scope_in_words(row.scope)}{_until(row)}.",
         }
+
+
+def _until(row: Suppression) -> str:
+    return f" until {date_format(localtime(row.expires_at), 'j F Y')}" if row.expires_at else ""

@@ -36,7 +36,7 @@ def sync_mirror() -> int:
     stale = {bytes(key) for key in client.scan_iter(match=_key_prefix() + "*", count=_CHUNK)}
     chunk: dict[str, int] = {}
     total = 0
-    hashes = Suppression.objects.values_list("address_hash", flat=True).distinct()
+    hashes = Suppression.objects.in_force().values_list("address_hash", flat=True).distinct()
     for digest in hashes.iterator(chunk_size=_CHUNK):
         key = _key(bytes(digest))
         stale.discard(key.encode())

@@ -7,6 +7,7 @@ whose transaction starts later can pass, and there is no moment in between.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from django.db import transaction
 from django.db.models import Q
@@ -20,13 +21,15 @@ from suppression.states import RANK, SuppressionReason
 
 @dataclass(frozen=True, slots=True)
 class SuppressionRequest:
-    """One address to suppress in one scope, with its reason and proof."""
+    """One address to suppress in one scope, with its reason and proof. Only a `SOFT_LIMIT` ends
+    by itself."""
 
     address: Address
     scope: str
     reason: SuppressionReason
     source: str
     evidence: str = ""
+    expires_at: datetime | None = None
 
 
 def lock_addresses(hashes: Iterable[bytes], *, shared: bool) -> None:
@@ -51,9 +54,9 @@ def suppress_addresses(requests: Sequence[SuppressionRequest]) -> int:
 
 
 def suppressed_scopes(hashes: Iterable[bytes]) -> Mapping[bytes, frozenset[str]]:
-    """The scopes in which each of these addresses is suppressed; absent = none. One query."""
+    """The scopes in which each of these addresses is suppressed now; absent = none. One query."""
     found: dict[bytes, set[str]] = {}
-    rows = Suppression.objects.filter(address_hash__in=list(hashes))
+    rows = Suppression.objects.in_force().filter(address_hash__in=list(hashes))
     for digest, scope in rows.values_list("address_hash", "scope"):
         found.setdefault(bytes(digest), set()).add(scope)
     return {digest: frozenset(scopes) for digest, scopes in found.items()}
@@ -77,6 +80,7 @@ def _write(requests: Sequence[SuppressionRequest], hashes: Mapping[Address, byte
             reason=request.reason,
             source=request.source,
             evidence=request.evidence,
+            expires_at=request.expires_at,
         )
         for (digest, scope), request in wanted.items()
         if (digest, scope) not in known
@@ -92,9 +96,32 @@ def _strengthen(
     stronger = []
     for key, row in known.items():
         request = wanted.get(key)
-        if request is not None and RANK[request.reason] < RANK[row.reason]:
+        if request is not None and _says_more(request, row):
             row.reason, row.source = request.reason, request.source
-            row.evidence = request.evidence
+            row.evidence, row.expires_at = request.evidence, request.expires_at
             stronger.append(row)
-    Suppression.objects.bulk_update(stronger, ["reason", "source", "evidence"])
+    Suppression.objects.bulk_update(stronger, ["reason", "source", "evidence", "expires_at"])
     return len(stronger)
+
+
+def _says_more(request: SuppressionRequest, row: Suppression) -> bool:
+    if request.reason == row.reason and request.expires_at and row.expires_at:
+        return request.expires_at > row.expires_at
+    return RANK[request.reason] < RANK[row.reason]
+
+
+def limited_addresses(hashes: Iterable[bytes]) -> set[bytes]:
+    """Those of these addresses that are suppressed because nothing arrived. One query."""
+    rows = Suppression.objects.filter(
+        address_hash__in=list(hashes), reason=SuppressionReason.SOFT_LIMIT
+    )
+    return {bytes(digest) for digest in rows.values_list("address_hash", flat=True)}
+
+
+def lift_limits(hashes: Iterable[bytes]) -> int:
+    """Let these addresses be mailed again, as far as only the soft limit kept them from it;
+    returns how many rows went. The mirror follows with its next synchronisation."""
+    rows = Suppression.objects.filter(
+        address_hash__in=list(hashes), reason=SuppressionReason.SOFT_LIMIT
+    )
+    return rows.delete()[0]

@@ -4,13 +4,15 @@ from django.db import models
 
 
 class SuppressionReason(models.TextChoices):
-    """Ranked in `RANK`: a weaker reason never replaces a stronger one."""
+    """Ranked in `RANK`: a weaker reason never replaces a stronger one. The last is the only one
+    that passes by itself, so it replaces none that stays."""
 
     COMPLAINT = "complaint", "Spam complaint"
     ERASURE = "erasure", "Erasure or objection"
     UNSUBSCRIBE = "unsubscribe", "Unsubscribed"
     HARD_BOUNCE = "hard_bounce", "Hard bounce"
     MANUAL = "manual", "Added by hand"
+    SOFT_LIMIT = "soft_limit", "Nothing arrived for weeks"
 
 
 RANK: dict[str, int] = {reason.value: rank for rank, reason in enumerate(SuppressionReason)}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from webhooks.feedback import Feedback
+from webhooks.kinds import Feedback
 
 MEGABYTE = 1024 * 1024
 

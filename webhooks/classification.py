@@ -8,7 +8,7 @@ would throw away good addresses.
 from collections.abc import Mapping
 
 from delivery.bounces import BounceClass
-from webhooks.feedback import FeedbackKind
+from webhooks.kinds import FeedbackKind
 
 Meaning = tuple[FeedbackKind, BounceClass | None]
 

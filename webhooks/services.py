@@ -4,6 +4,7 @@ import logging
 import time
 import traceback
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
 
@@ -14,19 +15,23 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from common.bell import ring
+from common.clock import now
 from common.ids import lease_owner
 from common.postgres import insist, is_outage
 from webhooks.adapters import Event, NotAuthentic
 from webhooks.answers import apply_answers
-from webhooks.feedback import apply_feedback
+from webhooks.feedback import Feedback, apply_feedback
 from webhooks.models import Receipt
 from webhooks.providers import ADAPTERS
-from webhooks.states import ReceiptState
+from webhooks.states import DUE_STATES, ReceiptState
 
 logger = logging.getLogger(__name__)
 
 BATCH = 100
 MAX_ATTEMPTS = 5
+
+LOOKS = tuple(timedelta(minutes=m) for m in (1, 10, 60, 6 * 60, 24 * 60, 72 * 60))
+"""Since it came: when a receipt about a message nobody knows is looked at again."""
 
 # Seconds until the next attempt; the last attempt ends in the dead letters.
 _BACKOFF = (10, 60, 300, 1_800)
@@ -37,7 +42,8 @@ _CLAIM = """
         claimed_until = statement_timestamp() + %s * interval '1 second'
     WHERE id IN (
         SELECT id FROM webhooks_receipt
-        WHERE state = 'pending' AND due_at <= statement_timestamp() AND (attempts > 0) = %s
+        WHERE state IN ('pending', 'parked') AND due_at <= statement_timestamp()
+              AND (attempts > 0) = %s
               AND (claimed_until IS NULL OR claimed_until < statement_timestamp())
         ORDER BY due_at, id LIMIT %s FOR UPDATE SKIP LOCKED)
     RETURNING *
@@ -45,23 +51,28 @@ _CLAIM = """
 
 _RECORD = """
     UPDATE webhooks_receipt AS r
-    SET state = 'applied', outcome = d.outcome::jsonb, error = '', claimed_until = NULL,
-        lease_owner = ''
-    FROM unnest(%s::bigint[], %s::int[], %s::text[]) AS d (id, attempt, outcome)
-    WHERE r.id = d.id AND r.attempts = d.attempt AND r.state = 'pending' AND r.lease_owner = %s
+    SET state = CASE WHEN d.look_at IS NULL THEN 'applied' ELSE 'parked' END,
+        attempts = CASE WHEN d.look_at IS NULL THEN r.attempts ELSE 0 END,
+        due_at = coalesce(d.look_at, r.due_at), outcome = d.outcome::jsonb, error = '',
+        claimed_until = NULL, lease_owner = ''
+    FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::timestamptz[])
+         AS d (id, attempt, outcome, look_at)
+    WHERE r.id = d.id AND r.attempts = d.attempt AND r.state IN ('pending', 'parked')
+          AND r.lease_owner = %s
 """
 
 _FAIL = """
     UPDATE webhooks_receipt
     SET state = %s, error = %s, due_at = statement_timestamp() + %s * interval '1 second',
         claimed_until = NULL, lease_owner = ''
-    WHERE id = %s AND attempts = %s AND state = 'pending' AND lease_owner = %s
+    WHERE id = %s AND attempts = %s AND state IN ('pending', 'parked') AND lease_owner = %s
 """
 
 _BURY = """
     UPDATE webhooks_receipt
     SET state = 'dead', error = %s, claimed_until = NULL, lease_owner = ''
-    WHERE state = 'pending' AND attempts >= %s AND claimed_until < statement_timestamp()
+    WHERE state IN ('pending', 'parked') AND attempts >= %s
+          AND claimed_until < statement_timestamp()
 """
 
 
@@ -170,7 +181,23 @@ def _apply(receipts: Sequence[Receipt], owner: str) -> None:
             errand + [next(done) for _ in feedback]
             for errand, feedback in zip(errands, parsed, strict=True)
         ]
-        _record(receipts, outcomes, owner)
+        looks = [_next_look(*row) for row in zip(receipts, parsed, outcomes, strict=True)]
+        _record(receipts, outcomes, looks, owner)
+
+
+def _next_look(
+    receipt: Receipt, feedback: Sequence[Feedback], outcome: Sequence[dict[str, Any]]
+) -> datetime | None:
+    """When to look again for the messages it names; None when they are found, or never will be.
+
+    A provider may tell of a mail before its own answer has been recorded. What had to be done
+    about the address is done; doing it again changes nothing.
+    """
+    is_found = any(entry["message"] for entry in outcome)
+    if is_found or not any(item.names_a_message for item in feedback):
+        return None
+    moments = (receipt.received_at + age for age in LOOKS)
+    return next((moment for moment in moments if moment > now()), None)
 
 
 def _run_errand(receipt: Receipt) -> list[dict[str, Any]]:
@@ -181,12 +208,16 @@ def _run_errand(receipt: Receipt) -> list[dict[str, Any]]:
 
 
 def _record(
-    receipts: Sequence[Receipt], outcomes: Sequence[list[dict[str, Any]]], owner: str
+    receipts: Sequence[Receipt],
+    outcomes: Sequence[list[dict[str, Any]]],
+    looks: Sequence[datetime | None],
+    owner: str,
 ) -> None:
     columns = (
         [receipt.pk for receipt in receipts],
         [receipt.attempts for receipt in receipts],
         [msgspec.json.encode(outcome).decode() for outcome in outcomes],
+        list(looks),
         owner,
     )
     with connection.cursor() as cursor:
@@ -211,7 +242,7 @@ def _fail(receipt: Receipt, owner: str) -> None:
 def _release(receipts: Sequence[Receipt], owner: str) -> None:
     """Give back what the end of the database left leased, as if it had not been claimed."""
     ids = [receipt.pk for receipt in receipts]
-    Receipt.objects.filter(pk__in=ids, lease_owner=owner, state=ReceiptState.PENDING).update(
+    Receipt.objects.filter(pk__in=ids, lease_owner=owner, state__in=DUE_STATES).update(
         claimed_until=None, lease_owner="", attempts=F("attempts") - 1
     )
 

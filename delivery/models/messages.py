@@ -53,6 +53,9 @@ class Message(models.Model):
     origin_campaign = models.CharField(max_length=100, blank=True)
     origin_step = models.CharField(max_length=60, blank=True)
     origin_enrollment = models.CharField(max_length=40, blank=True)
+    depth = models.PositiveSmallIntegerField(
+        default=0, help_text=_("How many mails stand between it and what a service posted.")
+    )
 
     state = models.CharField(
         max_length=12, choices=MessageState.choices, default=MessageState.QUEUED

@@ -21,11 +21,14 @@ _SHOWN = 200_000
 
 _TONES: dict[str, str] = {
     ReceiptState.PENDING: "blue",
+    ReceiptState.PARKED: "amber",
     ReceiptState.APPLIED: "green",
     ReceiptState.DEAD: "red",
 }
 _LEADS: dict[str, str] = {
     ReceiptState.PENDING: "It waits to be applied.",
+    ReceiptState.PARKED: "No message is known that it is about. What it says of the address is "
+    "done; the message is looked for again, for three days.",
     ReceiptState.APPLIED: "It was applied.",
     ReceiptState.DEAD: "It could not be applied. Nothing is lost: replay it once the cause "
     "is gone.",

@@ -6,17 +6,17 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from webhooks.states import ReceiptState
+from webhooks.states import DUE_STATES, ReceiptState
 
 
 class ReceiptQuerySet(models.QuerySet["Receipt"]):
     """Row-level rules of receipts."""
 
     def due(self) -> Self:
-        """Pending, not leased by a living worker, not waiting for a later attempt."""
+        """Not done, not leased by a living worker, not waiting for a later attempt or look."""
         return self.filter(
             Q(claimed_until__isnull=True) | Q(claimed_until__lt=Now()),
-            state=ReceiptState.PENDING,
+            state__in=DUE_STATES,
             due_at__lte=Now(),
         )
 
@@ -48,7 +48,11 @@ class Receipt(models.Model):
             ),
         ]
         indexes: ClassVar[list[models.Index]] = [
-            models.Index(fields=["due_at", "id"], name="receipt_due", condition=Q(state="pending")),
+            models.Index(
+                fields=["due_at", "id"],
+                name="receipt_due",
+                condition=Q(state__in=["pending", "parked"]),
+            ),
         ]
 
     def __str__(self) -> str:

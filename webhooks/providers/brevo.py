@@ -11,7 +11,7 @@ from delivery.bounces import BounceClass, classify_reply, not_hard
 from webhooks.adapters import Adapter, Event, never_mind
 from webhooks.authenticity import has_basic_auth
 from webhooks.classification import BREVO_BLOCKS, Meaning, as_bounce
-from webhooks.feedback import Feedback, FeedbackKind
+from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
     as_detail,

@@ -18,7 +18,7 @@ from delivery.bounces import BounceClass, classify_reply, not_hard
 from webhooks.adapters import Adapter, Event, NotAuthentic
 from webhooks.authenticity import is_one_of
 from webhooks.classification import Meaning, as_bounce
-from webhooks.feedback import Feedback, FeedbackKind
+from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     Malformed,
     as_address,

@@ -17,7 +17,7 @@ from delivery.bounces import BounceClass, classify_reply
 from webhooks.adapters import Adapter, Event, NotAuthentic
 from webhooks.authenticity import has_basic_auth, is_one_of, require_recent, unix_time
 from webhooks.classification import MAILGUN, Meaning, as_bounce, known
-from webhooks.feedback import Feedback, FeedbackKind
+from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
     as_detail,

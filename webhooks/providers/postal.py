@@ -11,7 +11,7 @@ from delivery.bounces import BounceClass, classify_reply
 from webhooks.adapters import Adapter, Event, NotAuthentic
 from webhooks.authenticity import is_signed
 from webhooks.classification import Meaning, as_bounce
-from webhooks.feedback import Feedback, FeedbackKind
+from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
     as_detail,

@@ -13,7 +13,7 @@ from delivery.bounces import BounceClass
 from webhooks.adapters import Adapter, Event, never_mind
 from webhooks.authenticity import has_basic_auth
 from webhooks.classification import POSTMARK, Meaning, as_bounce, classify
-from webhooks.feedback import Feedback, FeedbackKind
+from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
     as_detail,

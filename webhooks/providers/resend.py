@@ -16,7 +16,7 @@ from delivery.bounces import BounceClass, classify_reply
 from webhooks.adapters import Adapter, Event, NotAuthentic
 from webhooks.authenticity import from_base64, is_one_of, require_recent, unix_time
 from webhooks.classification import SES, Meaning, as_bounce, classify
-from webhooks.feedback import Feedback, FeedbackKind
+from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
     as_detail,

@@ -11,7 +11,7 @@ from delivery.bounces import BounceClass, classify_reply
 from webhooks.adapters import MEGABYTE, Adapter, Event, NotAuthentic
 from webhooks.authenticity import is_signed, require_recent, unix_time
 from webhooks.classification import SENDGRID_BOUNCES, SENDGRID_DROPS, Meaning, as_bounce, known
-from webhooks.feedback import Feedback, FeedbackKind
+from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
     as_detail,

@@ -14,7 +14,7 @@ from delivery.bounces import BounceClass, classify_reply, not_hard
 from webhooks import sns
 from webhooks.adapters import Adapter, Event
 from webhooks.classification import SES, Meaning, as_bounce, classify
-from webhooks.feedback import Feedback, FeedbackKind
+from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
     as_detail,

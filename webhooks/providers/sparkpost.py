@@ -10,7 +10,7 @@ from delivery.bounces import BounceClass, classify_reply
 from webhooks.adapters import MEGABYTE, Adapter, Event, never_mind
 from webhooks.authenticity import has_basic_auth
 from webhooks.classification import SPARKPOST, Meaning, as_bounce, known
-from webhooks.feedback import Feedback, FeedbackKind
+from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
     as_detail,

@@ -1,0 +1,52 @@
+"""The vocabulary of feedback: what can happen to a mail, whoever tells us."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from common.addresses import Address
+from delivery.bounces import BounceClass
+from suppression.states import MARKETING
+
+
+class FeedbackKind(StrEnum):
+    """What happened to a mail, in one vocabulary for all providers."""
+
+    DELIVERED = "delivered"
+    OPENED = "opened"
+    CLICKED = "clicked"
+    DEFERRED = "deferred"
+    """Not delivered yet; the provider goes on trying."""
+    REFUSED = "refused"
+    """Turned away in the hand-over itself: no provider has it."""
+    BOUNCED = "bounced"
+    COMPLAINED = "complained"
+    UNSUBSCRIBED = "unsubscribed"
+    OTHER = "other"
+    """Known and of no consequence, or unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """One thing that came back, whoever told us.
+
+    The message is found by our own id, else by the provider's (`source` names the provider).
+    `address` counts when no message is found: the mail's own recipient goes before it.
+    """
+
+    kind: FeedbackKind
+    at: datetime
+    source: str
+    message_uuid: UUID | None = None
+    esp_id: str = ""
+    address: Address | None = None
+    bounce_class: BounceClass | None = None
+    scope: str = MARKETING
+    """How far an unsubscribe reaches."""
+    detail: str = ""
+
+    @property
+    def names_a_message(self) -> bool:
+        """Whether there is something to find the message by."""
+        return self.message_uuid is not None or bool(self.esp_id)

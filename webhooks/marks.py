@@ -1,0 +1,167 @@
+"""What feedback leaves on messages and their people: moments, bounces, engagement. Timestamps only
+ever move to an earlier moment, engagement to a later one, so that no order matters."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db import connection
+
+from webhooks.kinds import FeedbackKind
+from webhooks.matching import MOMENTS, Match
+
+_ENGAGING = frozenset({FeedbackKind.OPENED, FeedbackKind.CLICKED})
+_COLUMNS = tuple(MOMENTS.values())
+_PROVEN = "proven_at"
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """What was not known before."""
+
+    accepted: frozenset[UUID]
+    """Messages that became `sent` by it."""
+    moments: frozenset[tuple[UUID, str]]
+    """(message, column)."""
+    bounces: frozenset[tuple[UUID, str]]
+    """(message, bounce class)."""
+
+
+# A mail was sent at the latest when something came back about it. In `dispatching` the worker
+# that holds the message is about to record the same, and the row is left to it; what is stored
+# here tells recovery the truth should that worker die.
+_MARK = f"""
+    WITH news AS (
+        SELECT * FROM unnest(%s::uuid[], %s::text[] {", %s::timestamptz[]" * (len(_COLUMNS) + 1)})
+               AS n (id, esp_id, {", ".join((_PROVEN, *_COLUMNS))})
+    ), locked AS (
+        SELECT m.id, {", ".join(f"m.{column}" for column in _COLUMNS)}
+        FROM delivery_message AS m JOIN news USING (id)
+        ORDER BY m.id FOR NO KEY UPDATE OF m
+    )
+    UPDATE delivery_message AS m SET
+        {", ".join(f"{column} = LEAST(m.{column}, n.{column})" for column in _COLUMNS)},
+        esp_id = CASE WHEN m.esp_id = '' THEN n.esp_id ELSE m.esp_id END,
+        sent_at = CASE WHEN m.state = 'dispatching' THEN m.sent_at
+                       ELSE LEAST(m.sent_at, n.{_PROVEN}) END
+    FROM news AS n JOIN locked AS l USING (id)
+    WHERE m.id = n.id
+    RETURNING m.id, {", ".join(f"l.{column} IS NULL" for column in _COLUMNS)}
+"""  # noqa: S608 - column names from the table above
+
+# From every other state proof wins: an `unknown` is cleared, and one that an operator queued
+# again in the meantime is not sent twice (a worker that has claimed it loses the row).
+_ACCEPT = """
+    UPDATE delivery_message
+    SET state = 'sent', reason = '', detail = '', lease_owner = '', lease_until = NULL
+    WHERE id = ANY(%s) AND state NOT IN ('sent', 'dispatching')
+    RETURNING id
+"""
+
+# However often and in whatever order a message came back: once per class, for its first time.
+# New is what nobody has acted on.
+_BOUNCE = """
+    WITH news AS (
+        SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::timestamptz[])
+               AS n (message_id, bounce_class, detail, source, at)
+    ), known AS (
+        SELECT b.message_id, b.bounce_class FROM delivery_bounce AS b
+        JOIN news USING (message_id, bounce_class) WHERE b.is_applied
+    ), written AS (
+        INSERT INTO delivery_bounce AS b
+            (message_id, bounce_class, detail, source, at, is_applied)
+        SELECT news.*, true FROM news
+        ON CONFLICT (message_id, bounce_class)
+        DO UPDATE SET at = LEAST(b.at, excluded.at), is_applied = true
+        RETURNING b.message_id, b.bounce_class
+    )
+    SELECT message_id, bounce_class FROM written
+    EXCEPT SELECT message_id, bounce_class FROM known
+"""
+
+_ENGAGE = """
+    WITH news AS (
+        SELECT * FROM unnest(%s::bigint[], %s::timestamptz[]) AS n (id, at)
+    ), locked AS (
+        SELECT c.id FROM contacts_contact AS c JOIN news USING (id)
+        ORDER BY c.id FOR NO KEY UPDATE OF c
+    )
+    UPDATE contacts_contact AS c SET engaged_at = GREATEST(c.engaged_at, n.at)
+    FROM news AS n JOIN locked USING (id)
+    WHERE c.id = n.id
+"""
+
+
+def mark(matches: Sequence[Match]) -> Marked:
+    """Write it all down; four statements at most. Must run inside a transaction."""
+    accepted, moments = _mark_messages(matches)
+    bounces = _note_bounces(matches)
+    _engage(matches)
+    return Marked(accepted, moments, bounces)
+
+
+def _mark_messages(
+    matches: Iterable[Match],
+) -> tuple[frozenset[UUID], frozenset[tuple[UUID, str]]]:
+    rows, esp_ids = _first_moments(matches)
+    if not rows:
+        return frozenset(), frozenset()
+    times = [[row.get(column) for row in rows.values()] for column in (_PROVEN, *_COLUMNS)]
+    proven = [message_id for message_id, row in rows.items() if _PROVEN in row]
+    with connection.cursor() as cursor:
+        cursor.execute(_MARK, [list(rows), [esp_ids[pk] for pk in rows], *times])
+        fresh = frozenset(
+            (pk, column)
+            for pk, *were_empty in cursor.fetchall()
+            for column, was_empty in zip(_COLUMNS, were_empty, strict=True)
+            if was_empty and column in rows[pk]
+        )
+        if not proven:
+            return frozenset(), fresh
+        cursor.execute(_ACCEPT, [proven])
+        return frozenset(pk for (pk,) in cursor.fetchall()), fresh
+
+
+def _first_moments(
+    matches: Iterable[Match],
+) -> tuple[dict[UUID, dict[str, datetime]], dict[UUID, str]]:
+    """Message → column → the earliest time told; and the provider's ids."""
+    moments: dict[UUID, dict[str, datetime]] = {}
+    esp_ids: dict[UUID, str] = {}
+    for match in matches:
+        columns = [*([_PROVEN] if match.is_proof else []), *filter(None, [match.moment])]
+        if match.message is None or not columns:
+            continue
+        row = moments.setdefault(match.message.pk, {})
+        for column in columns:
+            row[column] = min(match.feedback.at, row.get(column, match.feedback.at))
+        esp_ids[match.message.pk] = esp_ids.get(match.message.pk) or match.feedback.esp_id
+    return moments, esp_ids
+
+
+def _note_bounces(matches: Iterable[Match]) -> frozenset[tuple[UUID, str]]:
+    first: dict[tuple[UUID, str], Match] = {}
+    for match in sorted(matches, key=lambda match: match.feedback.at):
+        if match.message is not None and match.is_returned:
+            first.setdefault((match.message.pk, str(match.bounce_class)), match)
+    if not first:
+        return frozenset()
+    rows = [
+        (*key, m.feedback.detail[:500], m.feedback.source, m.feedback.at)
+        for key, m in sorted(first.items())
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(_BOUNCE, [list(column) for column in zip(*rows, strict=True)])
+        return frozenset(cursor.fetchall())
+
+
+def _engage(matches: Iterable[Match]) -> None:
+    last: dict[int, datetime] = {}
+    for match in matches:
+        if match.message is not None and match.feedback.kind in _ENGAGING:
+            contact = match.message.contact_id
+            last[contact] = max(match.feedback.at, last.get(contact, match.feedback.at))
+    if last:
+        with connection.cursor() as cursor:
+            cursor.execute(_ENGAGE, [list(last), list(last.values())])
