@@ -160,6 +160,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 3600.0,
         "options": {"queue": "maintenance", "expires": 600.0},
     },
+    "purge-receipts": {
+        "task": "webhooks.purge",
+        "schedule": 3600.0,
+        "options": {"queue": "maintenance", "expires": 600.0},
+    },
 }
 
 # --- Mail ---------------------------------------------------------------------------------

@@ -5,9 +5,10 @@ The raw type decides, never a library's normalised one: Anymail calls a Postmark
 would throw away good addresses.
 """
 
+import re
 from collections.abc import Mapping
 
-from delivery.bounces import BounceClass
+from delivery.bounces import BounceClass, classify_reply
 from webhooks.kinds import FeedbackKind
 
 Meaning = tuple[FeedbackKind, BounceClass | None]
@@ -146,6 +147,11 @@ SPARKPOST: Mapping[str, BounceClass] = {
     "100": BounceClass.AUTO_REPLY,
 }
 
+_NOT_THE_ADDRESS = frozenset(
+    {BounceClass.AUTH, BounceClass.BLOCK, BounceClass.THROTTLE, BounceClass.CONTENT}
+)
+_FULL = re.compile(r"(?<![\d.])[45]\.2\.2(?![\d.])")
+
 _KINDS = {
     BounceClass.COMPLAINT: FeedbackKind.COMPLAINED,
     BounceClass.UNSUBSCRIBE: FeedbackKind.UNSUBSCRIBED,
@@ -160,6 +166,14 @@ def classify(table: Mapping[str, BounceClass], raw_type: object) -> BounceClass:
 def known(table: Mapping[str, BounceClass], raw_type: str) -> BounceClass | None:
     """The class of a provider's raw type in any case; None leaves it to the reply."""
     return table.get(raw_type.strip().lower())
+
+
+def unless_the_code_says(bounce_class: BounceClass, reply: str, code: str) -> BounceClass:
+    """The class of a raw type that says no more than "permanent"; the receiver's answer goes
+    before it where that shows that the address is not to blame."""
+    told = classify_reply(reply, code=code)
+    is_full = told is BounceClass.SOFT and _FULL.search(f"{code} {reply}")
+    return told if told in _NOT_THE_ADDRESS or is_full else bounce_class
 
 
 def as_bounce(bounce_class: BounceClass) -> Meaning:

@@ -28,9 +28,10 @@ class Marked:
     """(message, bounce class)."""
 
 
-# A mail was sent at the latest when something came back about it. In `dispatching` the worker
-# that holds the message is about to record the same, and the row is left to it; what is stored
-# here tells recovery the truth should that worker die.
+# A mail of which something came back was sent when it was handed over; not when the provider's
+# clock says, by which it may be years ago. In `dispatching` the worker that holds the message is
+# about to record the same, and the row is left to it; what is stored here tells recovery the truth
+# should that worker die.
 _MARK = f"""
     WITH news AS (
         SELECT * FROM unnest(%s::uuid[], %s::text[] {", %s::timestamptz[]" * (len(_COLUMNS) + 1)})
@@ -43,8 +44,8 @@ _MARK = f"""
     UPDATE delivery_message AS m SET
         {", ".join(f"{column} = LEAST(m.{column}, n.{column})" for column in _COLUMNS)},
         esp_id = CASE WHEN m.esp_id = '' THEN n.esp_id ELSE m.esp_id END,
-        sent_at = CASE WHEN m.state = 'dispatching' THEN m.sent_at
-                       ELSE LEAST(m.sent_at, n.{_PROVEN}) END
+        sent_at = CASE WHEN m.state = 'dispatching' OR n.{_PROVEN} IS NULL THEN m.sent_at
+                       ELSE coalesce(m.sent_at, m.handed_over_at, statement_timestamp()) END
     FROM news AS n JOIN locked AS l USING (id)
     WHERE m.id = n.id
     RETURNING m.id, {", ".join(f"l.{column} IS NULL" for column in _COLUMNS)}

@@ -24,9 +24,12 @@ MOMENTS = {
 ARRIVED = frozenset({FeedbackKind.DELIVERED, FeedbackKind.OPENED, FeedbackKind.CLICKED})
 """The mailbox took it."""
 
-# Nobody can deliver, open, bounce or complain about a mail the provider did not take. An
+# Nobody can deliver, put off, open, bounce or complain about a mail the provider did not take. An
 # unsubscribe is no proof: its link also stands in the preview of a mail that never left.
-_PROOFS = frozenset(MOMENTS) - {FeedbackKind.UNSUBSCRIBED}
+_PROOFS = frozenset(MOMENTS) - {FeedbackKind.UNSUBSCRIBED} | {
+    FeedbackKind.ACCEPTED,
+    FeedbackKind.DEFERRED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +41,14 @@ class Match:
 
     @property
     def address(self) -> Address | None:
-        """The address the mail was sent to, which the contact may have changed since."""
-        if self.message is not None and self.message.email_normalized:
-            return Address(self.message.email, self.message.email_normalized)
-        return self.feedback.address
+        """The address the mail was sent to, which the contact may have changed since. Where it was
+        handed over more than once, the one that is named may be an earlier one."""
+        message, named = self.message, self.feedback.address
+        if message is None or not message.email_normalized:
+            return named
+        if named and (self.feedback.kind is FeedbackKind.REFUSED or message.attempts > 1):
+            return named
+        return Address(message.email, message.email_normalized)
 
     @property
     def bounce_class(self) -> BounceClass | None:

@@ -21,6 +21,9 @@ _MAX_DETAIL = 1_000
 _PLAIN_ID = re.compile(r"[!-~]{1,150}")
 _NAMED = re.compile(r"[^<>@]*<([^<>]+)>\s*")
 _BETWEEN = " \t\r\n,"
+# A number from here on is of milliseconds: of seconds it would be in the year 5138.
+_MILLISECONDS = 1e11
+_FIRST_YEAR = 2010
 _DECODER = json.JSONDecoder()
 
 
@@ -132,17 +135,24 @@ def as_address(text: object) -> Address | None:
         return None
 
 
-def as_moment(value: object, otherwise: datetime, *, per_second: int = 1) -> datetime:
-    """A provider's time: ISO 8601, or a number since 1970 (of seconds, unless `per_second` says
-    otherwise), also as text. Without a zone it is UTC; what is no time is `otherwise`."""
+def as_moment(value: object, otherwise: datetime) -> datetime:
+    """A provider's time: ISO 8601, or a number of seconds or milliseconds since 1970, also as
+    text. Without a zone it is UTC. What is no time, or none at which this provider can have had
+    mail of ours, is `otherwise`."""
     try:
-        if isinstance(value, str) and not _is_number(value):
-            return from_iso8601(value.strip())
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
-            return from_milliseconds(math.floor(float(value) * 1000 / per_second))
+        moment = _moment(value)
     except (ValueError, OverflowError):
         return otherwise
-    return otherwise
+    return moment if moment is not None and moment.year >= _FIRST_YEAR else otherwise
+
+
+def _moment(value: object) -> datetime | None:
+    if isinstance(value, str) and not _is_number(value):
+        return from_iso8601(value.strip())
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        number = float(value)
+        return from_milliseconds(math.floor(number if number >= _MILLISECONDS else number * 1000))
+    return None
 
 
 def _is_number(text: str) -> bool:

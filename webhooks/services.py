@@ -36,6 +36,8 @@ LOOKS = tuple(timedelta(minutes=m) for m in (1, 10, 60, 6 * 60, 24 * 60, 72 * 60
 # Seconds until the next attempt; the last attempt ends in the dead letters.
 _BACKOFF = (10, 60, 300, 1_800)
 
+# Fresh ones and those tried before have an index each: looking for the few among the many would
+# be a scan of all that waits.
 _CLAIM = """
     UPDATE webhooks_receipt
     SET attempts = attempts + 1, lease_owner = %s,
@@ -43,7 +45,7 @@ _CLAIM = """
     WHERE id IN (
         SELECT id FROM webhooks_receipt
         WHERE state IN ('pending', 'parked') AND due_at <= statement_timestamp()
-              AND (attempts > 0) = %s
+              AND attempts {which} 0
               AND (claimed_until IS NULL OR claimed_until < statement_timestamp())
         ORDER BY due_at, id LIMIT %s FOR UPDATE SKIP LOCKED)
     RETURNING *
@@ -110,8 +112,8 @@ def _refuse_reuse(provider: str, events: Sequence[Event]) -> None:
 def drain(*, budget: float) -> bool:
     """Apply what came back, in the hand-over or later, for up to `budget` seconds; True if there
     may be more."""
-    has_more_answers = apply_answers()
-    return drain_receipts(budget=budget) or has_more_answers
+    has_more_receipts = drain_receipts(budget=budget)
+    return apply_answers() or has_more_receipts
 
 
 def drain_receipts(*, budget: float) -> bool:
@@ -144,8 +146,8 @@ def replay_receipts(ids: Iterable[int]) -> int:
 
 def _work(*, limit: int, tried: bool) -> int:
     owner = lease_owner()
-    parameters = [owner, settings.LEASE_SECONDS, tried, limit]
-    receipts = list(Receipt.objects.raw(_CLAIM, parameters))
+    claim = _CLAIM.format(which=">" if tried else "=")
+    receipts = list(Receipt.objects.raw(claim, [owner, settings.LEASE_SECONDS, limit]))
     if receipts:
         try:
             _apply_or_fail(sorted(receipts, key=lambda receipt: receipt.pk), owner)
@@ -193,7 +195,7 @@ def _next_look(
     A provider may tell of a mail before its own answer has been recorded. What had to be done
     about the address is done; doing it again changes nothing.
     """
-    is_found = any(entry["message"] for entry in outcome)
+    is_found = any(entry.get("message") for entry in outcome)
     if is_found or not any(item.names_a_message for item in feedback):
         return None
     moments = (receipt.received_at + age for age in LOOKS)

@@ -273,7 +273,7 @@ def test_feedback_proves_that_an_unknown_message_was_sent(
     (outcome,) = apply_feedback([feedback])
     message.refresh_from_db()
     assert (message.state, message.reason, message.detail) == ("sent", "", "")
-    assert (message.sent_at, message.esp_id) == (NOON, "pm-1")
+    assert (message.sent_at, message.esp_id) == (message.handed_over_at, "pm-1")
     assert "sent" in outcome["effects"]
 
 

@@ -37,10 +37,9 @@ def make_due() -> None:
 
 def claim() -> list[int]:
     """What a worker does before it dies."""
-    taken = Receipt.objects.raw(services._CLAIM, ["a dead worker", 120, False, 100])
-    taken = list(taken) or list(
-        Receipt.objects.raw(services._CLAIM, ["a dead worker", 120, True, 1])
-    )
+    fresh, tried = (services._CLAIM.format(which=which) for which in "=>")
+    taken = list(Receipt.objects.raw(fresh, ["a dead worker", 120, 100]))
+    taken = taken or list(Receipt.objects.raw(tried, ["a dead worker", 120, 1]))
     return [receipt.pk for receipt in taken]
 
 
@@ -91,7 +90,7 @@ def test_receipt_of_a_provider_that_is_gone_is_kept() -> None:
 
 def test_receipts_of_a_dead_worker_are_taken_over_one_at_a_time() -> None:
     for number in range(3):
-        call(payload("bounce_SoftBounce", ID=number))
+        call(payload("bounce_SoftBounce", MessageFactory(state="sent"), ID=number))
     assert len(claim()) == 3
     drain()
     assert set(Receipt.objects.values_list("state", flat=True)) == {"pending"}

@@ -51,7 +51,12 @@ class Receipt(models.Model):
             models.Index(
                 fields=["due_at", "id"],
                 name="receipt_due",
-                condition=Q(state__in=["pending", "parked"]),
+                condition=Q(state__in=["pending", "parked"], attempts=0),
+            ),
+            models.Index(
+                fields=["due_at", "id"],
+                name="receipt_tried",
+                condition=Q(state__in=["pending", "parked"], attempts__gt=0),
             ),
         ]
 

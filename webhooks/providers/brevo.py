@@ -30,6 +30,7 @@ NAME = "brevo"
 _IDENTITY = ("event", "message-id", "email", "ts_event", "ts_epoch", "link", "reason")
 
 _KINDS = {
+    "request": FeedbackKind.ACCEPTED,
     "delivered": FeedbackKind.DELIVERED,
     "deferred": FeedbackKind.DEFERRED,
     "opened": FeedbackKind.OPENED,
@@ -64,8 +65,7 @@ def parse(body: bytes, received_at: datetime) -> Sequence[Feedback]:
     return [
         Feedback(
             kind=kind,
-            # In milliseconds, and the one time that does not depend on the account's zone.
-            at=as_moment(raw.get("ts_epoch"), received_at, per_second=1000),
+            at=_moment(raw, received_at),
             source=NAME,
             message_uuid=own_uuid(as_json(text_at(raw, "X-Mailin-custom")), raw.get("message-id")),
             esp_id=as_esp_id(raw.get("message-id")),
@@ -74,6 +74,12 @@ def parse(body: bytes, received_at: datetime) -> Sequence[Feedback]:
             detail=as_detail(text_at(raw, "event"), text_at(raw, "reason")),
         )
     ]
+
+
+def _moment(raw: dict[str, Any], received_at: datetime) -> datetime:
+    """When it happened, in seconds; `ts_epoch` is documented in milliseconds and shown in seconds,
+    and of `ts` only the account knows the zone."""
+    return as_moment(raw.get("ts_event"), as_moment(raw.get("ts_epoch"), received_at))
 
 
 def _meaning(raw: dict[str, Any]) -> Meaning:

@@ -38,6 +38,7 @@ _PING = "webhook.test"
 _PING_SECRET = b"test_Am3L1GuOIc4blLUuHqAPxxwkZaJyEk8G"
 
 _KINDS = {
+    "sent": FeedbackKind.ACCEPTED,
     "delivered": FeedbackKind.DELIVERED,
     "deferred": FeedbackKind.DEFERRED,
     "opened": FeedbackKind.OPENED,

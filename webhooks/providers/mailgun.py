@@ -16,7 +16,7 @@ from django.conf import settings
 from delivery.bounces import BounceClass, classify_reply
 from webhooks.adapters import Adapter, Event, NotAuthentic
 from webhooks.authenticity import has_basic_auth, is_one_of, require_recent, unix_time
-from webhooks.classification import MAILGUN, Meaning, as_bounce, known
+from webhooks.classification import MAILGUN, Meaning, as_bounce, known, unless_the_code_says
 from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
@@ -38,6 +38,7 @@ _WINDOW = timedelta(hours=8, minutes=30)
 _HEADERS = ("message", "headers")
 
 _KINDS = {
+    "accepted": FeedbackKind.ACCEPTED,
     "delivered": FeedbackKind.DELIVERED,
     "opened": FeedbackKind.OPENED,
     "clicked": FeedbackKind.CLICKED,
@@ -107,14 +108,17 @@ def _meaning(raw: Any) -> Meaning:
     if event == "failed" and text_at(raw, "severity") == "temporary":
         return FeedbackKind.DEFERRED, None
     if event == "failed":
-        return as_bounce(known(MAILGUN, text_at(raw, "reason")) or _reply(raw))
+        return as_bounce(_bounce_class(raw))
     return _KINDS.get(event, FeedbackKind.OTHER), None
 
 
-def _reply(raw: Any) -> BounceClass:
-    status = at(raw, "delivery-status")
+def _bounce_class(raw: Any) -> BounceClass:
+    status, reason = at(raw, "delivery-status"), text_at(raw, "reason")
     text = text_at(status, "message") or text_at(status, "description")
-    return classify_reply(text, code=text_at(status, "enhanced-code") or text_at(status, "code"))
+    code = text_at(status, "enhanced-code") or text_at(status, "code")
+    if reason == "bounce":
+        return unless_the_code_says(BounceClass.HARD, text, code)
+    return known(MAILGUN, reason) or classify_reply(text, code=code)
 
 
 ADAPTER = Adapter(

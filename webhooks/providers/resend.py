@@ -40,6 +40,7 @@ _VERSION = "v1,"
 _WINDOW = timedelta(hours=28)
 
 _KINDS = {
+    "email.sent": FeedbackKind.ACCEPTED,
     "email.delivered": FeedbackKind.DELIVERED,
     "email.delivery_delayed": FeedbackKind.DEFERRED,
     "email.opened": FeedbackKind.OPENED,

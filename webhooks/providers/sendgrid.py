@@ -32,6 +32,7 @@ _TIMESTAMP = "X-Twilio-Email-Event-Webhook-Timestamp"
 _WINDOW = timedelta(hours=25)
 
 _KINDS = {
+    "processed": FeedbackKind.ACCEPTED,
     "delivered": FeedbackKind.DELIVERED,
     "deferred": FeedbackKind.DEFERRED,
     "open": FeedbackKind.OPENED,

@@ -13,7 +13,7 @@ from typing import Any
 from delivery.bounces import BounceClass, classify_reply, not_hard
 from webhooks import sns
 from webhooks.adapters import Adapter, Event
-from webhooks.classification import SES, Meaning, as_bounce, classify
+from webhooks.classification import SES, Meaning, as_bounce, classify, unless_the_code_says
 from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
@@ -43,11 +43,13 @@ _PARTS = {
     "DeliveryDelay": ("deliveryDelay", "delayedRecipients"),
     "Open": ("open", ""),
     "Click": ("click", ""),
+    "Send": ("send", ""),
     "Reject": ("reject", ""),
     "Rendering Failure": ("failure", ""),
     "Subscription": ("subscription", ""),
 }
 _KINDS = {
+    "Send": FeedbackKind.ACCEPTED,
     "Delivery": FeedbackKind.DELIVERED,
     "DeliveryDelay": FeedbackKind.DEFERRED,
     "Open": FeedbackKind.OPENED,
@@ -147,9 +149,11 @@ def _meaning(event: dict[str, Any], part: str, recipient: str) -> Meaning:
 
 def _bounce_class(bounce: object, recipient: object) -> BounceClass:
     told = f"{text_at(bounce, 'bounceType')}/{text_at(bounce, 'bounceSubType')}"
+    status, reply = text_at(recipient, "status"), text_at(recipient, "diagnosticCode")
+    if told == "Permanent/General":
+        return unless_the_code_says(BounceClass.HARD, reply, status)
     if told != "Transient/General":
         return classify(SES, told)
-    status, reply = text_at(recipient, "status"), text_at(recipient, "diagnosticCode")
     # An out-of-office reply comes to SES as a mail, without what a server's refusal has.
     if not status and not reply:
         return BounceClass.AUTO_REPLY

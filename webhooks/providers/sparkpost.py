@@ -28,6 +28,7 @@ from webhooks.reading import (
 NAME = "sparkpost"
 
 _KINDS = {
+    "injection": FeedbackKind.ACCEPTED,
     "delivery": FeedbackKind.DELIVERED,
     "delay": FeedbackKind.DEFERRED,
     "open": FeedbackKind.OPENED,
