@@ -18,6 +18,7 @@ from bench.comparison import Comparison
 from bench.intake import growth, intake_bulk, intake_single
 from bench.latency import latency
 from bench.processes import CHECKOUT, BenchError
+from bench.receipts import receipts
 from bench.report import say, summary, table, write
 from bench.scale import Scale
 from emailauto.processes import tail
@@ -27,6 +28,7 @@ BENCHES: dict[str, Callable[[Scale, Path], list[Comparison]]] = {
     "intake-bulk": intake_bulk,
     "growth": growth,
     "latency": latency,
+    "receipts": receipts,
 }
 
 

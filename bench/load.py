@@ -10,6 +10,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import msgspec
@@ -18,16 +19,26 @@ import uvloop
 from bench import events
 
 
+class Call(msgspec.Struct, frozen=True):
+    """A request that somebody else has made."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
 class Job(msgspec.Struct, frozen=True):
     """What to post where."""
 
     port: int
-    path: str
-    authorization: str
-    prefix: str
+    path: str = ""
+    authorization: str = ""
+    prefix: str = ""
     """Of the events' ids; two jobs with the same one post the same events."""
-    events: int
+    events: int = 0
     batch: int = 1
+    calls: str = ""
+    """A file with a list of `Call` in MessagePack, to be posted instead of events."""
     connections: int = 16
     rate: float = 0.0
     """Requests per second, whether or not the answers keep up; 0: one as soon as a connection
@@ -163,6 +174,9 @@ def reply_length(buffer: bytes) -> int | None:
 
 def requests_of(job: Job) -> list[bytes]:
     """The job's requests, byte by byte."""
+    if job.calls:
+        calls = msgspec.msgpack.decode(Path(job.calls).read_bytes(), type=list[Call])
+        return [_request(call, job.port) for call in calls]
     head = (
         f"POST {job.path} HTTP/1.1\r\nHost: 127.0.0.1:{job.port}\r\n"
         f"Authorization: {job.authorization}\r\nContent-Type: application/json\r\n"
@@ -171,6 +185,17 @@ def requests_of(job: Job) -> list[bytes]:
         f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
         for body in events.bodies(job.prefix, events=job.events, batch=job.batch)
     ]
+
+
+def _request(call: Call, port: int) -> bytes:
+    lines = [
+        f"POST {call.path} HTTP/1.1",
+        f"Host: 127.0.0.1:{port}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(call.body)}",
+        *(f"{name}: {value}" for name, value in call.headers.items()),
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + call.body
 
 
 def main() -> int:
