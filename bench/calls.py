@@ -105,7 +105,9 @@ def _postmark(told: Told) -> Call:
         "MessageID": str(told.message),
         "ID": told.message.int % 10**12 + told.number,
         "Email" if is_back else "Recipient": told.address,
-        {"delivered": "DeliveredAt"}.get(told.kind, "BouncedAt" if is_back else "ReceivedAt"): moment,
+        {"delivered": "DeliveredAt"}.get(
+            told.kind, "BouncedAt" if is_back else "ReceivedAt"
+        ): moment,
         "Type": "HardBounce",
         "Details": "smtp;250 2.0.0 OK",
         "Metadata": {"message_uuid": str(told.message)},

@@ -6,23 +6,23 @@ import sys
 
 import django
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "emailauto.settings")
-django.setup()
-
-from common.clock import now
-from contacts.models import Contact
-from content.models import TemplateVersion
-from delivery.models import Message, Sender
-from delivery.states import MessageState, Stream
-
 _CHUNK = 5_000
 
 
 def make(count: int) -> None:
     """Mails as delivery leaves them."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "emailauto.settings")
+    django.setup()
+    from common.clock import now
+    from contacts.models import Contact
+    from content.models import TemplateVersion
+    from delivery.models import Message, Sender
+    from delivery.states import MessageState, Stream
+
     sender = Sender.objects.select_related("provider").first()
     version = TemplateVersion.objects.first()
-    assert sender is not None and version is not None  # of the demo
+    assert sender is not None  # of the demo
+    assert version is not None
     addresses = [f"reader-{number}@example.com" for number in range(count)]
     contacts = Contact.objects.bulk_create(
         [Contact(user_id=a, email=a, email_normalized=a) for a in addresses], _CHUNK

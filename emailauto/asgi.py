@@ -1,4 +1,5 @@
-"""The ASGI application: events come in on the event loop, everything else is Django on threads.
+"""The ASGI application: events and webhooks come in on the event loop, everything else is Django on
+threads.
 
 Django is handed requests whose body has arrived, so that a slow client cannot hold a thread, and
 a chunked body has a length like any other.
@@ -14,9 +15,11 @@ from django.conf import settings
 
 from common.api import ApiError
 from emailauto.wsgi import application as django
-from events.asgi import Intake, write_reply
+from events.asgi import Intake as EventIntake
 from events.bodies import Message, Receive, Send, read_body
+from events.http import write_reply
 from events.intake import error_reply
+from webhooks.asgi import Intake as WebhookIntake
 
 _BODY_SECONDS = 60.0
 """A person may upload something over a slow line."""
@@ -27,17 +30,19 @@ class Application:
     """Everything this project serves over HTTP."""
 
     def __init__(self) -> None:
-        self._intake = Intake()
+        self._intakes = (EventIntake(), WebhookIntake())
         # Its types spell out each ASGI message; ours say only that they are messages.
         self._pages: Any = WSGIMiddleware(cast("Any", django), workers=_THREADS)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._pages(scope, receive, send)
-        elif self._intake.serves(scope):
-            await self._intake(scope, receive, send)
-        else:
-            await self._page(scope, receive, send)
+            return
+        for intake in self._intakes:
+            if intake.serves(scope):
+                await intake(scope, receive, send)
+                return
+        await self._page(scope, receive, send)
 
     async def _page(self, scope: Message, receive: Receive, send: Send) -> None:
         limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE or 0

@@ -5,14 +5,11 @@ within a limit and a deadline, so a slow or endless client holds a few kilobytes
 """
 
 import asyncio
-import logging
-import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psycopg
-from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 from rest_framework.exceptions import APIException
 
@@ -23,11 +20,10 @@ from events.bodies import Message, Receive, Send, read_body
 from events.committer import Committer
 from events.directory import Producer, Rules, producers, rules
 from events.exchange import Post, Reply, WireFormat
+from events.http import headers_of, is_redirected, log_failure, write_reply
 from events.idempotency import answer_once, key_of
 from events.intake import authorised, credentials, error_reply, inflated, is_plausible, read
 from events.routes import route
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Scope = Message
@@ -67,7 +63,7 @@ class Intake:
             scope["type"] == "http"
             and scope["method"] == "POST"
             and route(scope["path"]) is not None
-            and not _is_redirected(scope)
+            and not is_redirected(scope)
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,9 +76,7 @@ class Intake:
         except (DatabaseError, psycopg.Error):
             reply = error_reply(ApiError("unstorable", "PostgreSQL cannot store this."))
         except Exception as error:  # noqa: BLE001 - the end of the lane; its text may quote the event
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{place.filename}:{place.lineno}"
-            logger.error("intake failed", extra={"error": type(error).__name__, "where": where})
+            log_failure(error)
             message = "This is our fault; it was logged."
             reply = error_reply(ApiError("error", message, status_code=500))
         await write_reply(reply, send)
@@ -91,9 +85,7 @@ class Intake:
         found = route(scope["path"])
         assert found is not None  # `serves` has asked
         wire_format, path = found
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-        }
+        headers = headers_of(scope)
         token = credentials(headers)
         async with asyncio.timeout(_DATABASE_SECONDS):
             # A wrong key is told before the body is read.
@@ -163,23 +155,3 @@ def unavailable() -> ApiError:
     """The answer while the database is away. A commit may have been the last it did: the same
     event again is safe, and the only way to know."""
     return ApiError("unavailable", "The database is not available.", status_code=503, wait=2)
-
-
-async def write_reply(reply: Reply, send: Send) -> None:
-    """Send the answer whole."""
-    headers: list[tuple[bytes, bytes]] = [
-        (name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()
-    ]
-    headers.append((b"content-length", str(len(reply.body)).encode()))
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})
-
-
-def _is_redirected(scope: Scope) -> bool:
-    if not settings.SECURE_SSL_REDIRECT or scope.get("scheme") == "https":
-        return False
-    trusted: Any = settings.SECURE_PROXY_SSL_HEADER
-    if not trusted:
-        return True
-    name = trusted[0].removeprefix("HTTP_").replace("_", "-").lower().encode()
-    return (name, trusted[1].encode()) not in scope["headers"]

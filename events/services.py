@@ -1,12 +1,10 @@
 """Keeping events: the functions every producer's path ends in."""
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
 
 import msgspec
 from django.db import connection, transaction
-from django.db.backends.utils import CursorWrapper
 from django.db.models.functions import Now
 
 from common.bell import ring
@@ -14,6 +12,7 @@ from events import residency
 from events.admission import refuse_region
 from events.directory import Rules, rules
 from events.models import ApiKey
+from events.steps import Steps, run
 from events.wire import EventIn, Item, Outcome, Recorded, Refusal
 
 # One JSON document carries the rows: encoding it here and decoding it there costs a tenth of
@@ -62,11 +61,7 @@ _SEEN = """
 
 LANE = "events"
 
-T = TypeVar("T")
 Key = tuple[str, str]
-Statement = tuple[str, Sequence[Any]]
-Steps = Generator[Statement, Sequence[Any], T]
-"""A computation that yields statements, is sent their rows, and returns its result."""
 
 
 def submit(items: Sequence[Item]) -> list[Outcome]:
@@ -76,7 +71,7 @@ def submit(items: Sequence[Item]) -> list[Outcome]:
     then it shares its fate).
     """
     with connection.cursor() as cursor:
-        outcomes = _run(keep(items, rules.get(None)), cursor)
+        outcomes = run(keep(items, rules.get(None)), cursor)
     if Recorded.ACCEPTED in outcomes:
         # Inside a transaction of the caller's the bell would ring for rows nobody can see yet.
         transaction.on_commit(partial(ring, LANE))
@@ -86,9 +81,8 @@ def submit(items: Sequence[Item]) -> list[Outcome]:
 def keep(items: Sequence[Item], known: Rules) -> Steps[list[Outcome]]:
     """Store what was admitted, remember what was refused.
 
-    Yields each statement and is sent its rows, so that a thread and an event loop can run the
-    same one. Every statement may be repeated, and their number does not depend on that of the
-    items: one when all is new, at most five.
+    Every statement may be repeated, and their number does not depend on that of the items: one
+    when all is new, at most five.
     """
     items = yield from _of_permitted_people(items)
     events = [item for item in items if isinstance(item, EventIn)]
@@ -100,17 +94,6 @@ def keep(items: Sequence[Item], known: Rules) -> Steps[list[Outcome]]:
         yield from _remember_refusals(item for item in items if isinstance(item, Refusal))
     yield from _remember_types(events, known)
     return outcomes
-
-
-def _run(steps: Steps[T], cursor: CursorWrapper) -> T:
-    try:
-        statement = next(steps)
-        while True:
-            cursor.execute(*statement)
-            statement = steps.send(cursor.fetchall() if cursor.description else [])
-    except StopIteration as end:
-        result: T = end.value
-        return result
 
 
 def _record(events: Sequence[EventIn]) -> Steps[list[Recorded]]:

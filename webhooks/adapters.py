@@ -27,8 +27,8 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """One provider's webhooks: the first three functions run while the provider waits, the other
-    two in a worker."""
+    """One provider's webhooks: `parse` and `errand` run in a worker, the others while the provider
+    waits."""
 
     admits: Callable[[Mapping[str, str]], bool]
     """headers → whether the body is worth reading. With the provider's settings empty: never."""
@@ -38,6 +38,8 @@ class Adapter:
     """(headers, authentic body) → what it tells; raises `Malformed`."""
     parse: Callable[[bytes, datetime], Sequence[Feedback]]
     """(an event's body, when it came) → what it means; raises `Malformed` and nothing else."""
+    waits: Callable[[bytes], bool] = lambda body: False
+    """body → whether `verify` will ask the network, and so must not be called on an event loop."""
     errand: Callable[[bytes], str] | None = None
     """An event's body → what was done besides, in a few words, or nothing. Outside of any
     transaction, and possibly more than once."""

@@ -1,4 +1,4 @@
-"""Keeping receipts, and applying them in batches."""
+"""Applying receipts in batches."""
 
 import logging
 import time
@@ -18,7 +18,6 @@ from common.bell import ring
 from common.clock import now
 from common.ids import lease_owner
 from common.postgres import insist, is_outage
-from webhooks.adapters import Event, NotAuthentic
 from webhooks.answers import apply_answers
 from webhooks.feedback import Feedback, apply_feedback
 from webhooks.models import Receipt
@@ -76,37 +75,6 @@ _BURY = """
     WHERE state IN ('pending', 'parked') AND attempts >= %s
           AND claimed_until < statement_timestamp()
 """
-
-
-def keep_receipts(provider: str, events: Iterable[Event], content_type: str | None) -> None:
-    """Store what one authentic call tells and wake the drain. Idempotent per (provider, event id).
-
-    When this returns the rows are committed. Raises `NotAuthentic` when a single-use id was used
-    before, with another body.
-    """
-    # In one order, so that two calls that tell partly the same do not wait for each other.
-    ordered = sorted(events, key=lambda event: event.id)
-    receipts = [
-        Receipt(
-            provider=provider,
-            provider_event_id=event.id,
-            body=event.body,
-            content_type=(content_type or "")[:100],
-        )
-        for event in ordered
-    ]
-    Receipt.objects.bulk_create(receipts, ignore_conflicts=True)
-    if ADAPTERS[provider].ids_are_single_use:
-        _refuse_reuse(provider, ordered)
-    ring("feedback")
-
-
-def _refuse_reuse(provider: str, events: Sequence[Event]) -> None:
-    ids = [event.id for event in events]
-    receipts = Receipt.objects.filter(provider=provider, provider_event_id__in=ids)
-    kept = {receipt.provider_event_id: bytes(receipt.body) for receipt in receipts}
-    if any(kept[event.id] != event.body for event in events):
-        raise NotAuthentic("Its signature was used before, for another call.")
 
 
 def drain(*, budget: float) -> bool:

@@ -11,8 +11,7 @@ import threading
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -24,7 +23,9 @@ from common.clock import from_iso8601
 from webhooks.adapters import CannotVerify, NotAuthentic
 from webhooks.authenticity import from_base64, has_signed, require_recent
 from webhooks.fetching import Absent, fetch
-from webhooks.reading import decode, text_at
+from webhooks.reading import Malformed, decode, text_at
+
+T = TypeVar("T")
 
 # It gives up after an hour at the latest, whatever a subscription's retry policy says.
 _WINDOW = timedelta(hours=2)
@@ -47,6 +48,9 @@ _HASHES = {"1": SHA1(), "2": SHA256()}  # noqa: S303 - version 1 is what SNS sig
 _ABSENT_SECONDS = 60.0
 _MOST_ABSENT = 1_000
 _absent: dict[str, float] = {}
+# Certificates that Amazon has, so nobody can fill it with anything else.
+_MOST_KEYS = 16
+_keys: dict[str, RSAPublicKey] = {}
 _fetching = threading.BoundedSemaphore(2)
 
 
@@ -74,6 +78,15 @@ def verify(headers: Mapping[str, str], body: bytes, now: datetime) -> None:
     key = _key(_certificate_url(message, host))
     if not has_signed(key, signature, _canonical(message, signed), digest):
         raise NotAuthentic("The signature is not Amazon's.")
+
+
+def waits(body: bytes) -> bool:
+    """Whether `verify` will ask Amazon for a certificate."""
+    try:
+        message = decode(body)
+        return _certificate_url(message, _host(message)) not in _keys
+    except (Malformed, NotAuthentic):
+        return False
 
 
 def confirm(message: Mapping[str, Any]) -> None:
@@ -132,18 +145,25 @@ def _canonical(message: Mapping[str, Any], names: tuple[str, ...]) -> bytes:
 
 def _key(url: str) -> RSAPublicKey:
     """The public key in SNS's certificate. Amazon's TLS vouches for it."""
+    if key := _keys.get(url):
+        return key
     if time.monotonic() < _absent.get(url, 0.0):
         raise CannotVerify("Amazon had no such certificate a moment ago.")
     try:
-        return _fetched_key(url)
+        key = _fetched_key(url)
     except Absent:
-        if len(_absent) >= _MOST_ABSENT:
-            _absent.clear()
-        _absent[url] = time.monotonic() + _ABSENT_SECONDS
+        _remember(_absent, url, time.monotonic() + _ABSENT_SECONDS, most=_MOST_ABSENT)
         raise
+    _remember(_keys, url, key, most=_MOST_KEYS)
+    return key
 
 
-@lru_cache(maxsize=16)
+def _remember(known: dict[str, T], url: str, value: T, *, most: int) -> None:
+    if len(known) >= most:
+        known.clear()
+    known[url] = value
+
+
 def _fetched_key(url: str) -> RSAPublicKey:
     if not _fetching.acquire(timeout=2):
         raise CannotVerify("Too many certificates are being fetched.")

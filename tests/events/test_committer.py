@@ -25,9 +25,9 @@ class Counting(Committer):
         super().__init__()
         self.sizes: list[int] = []
 
-    async def _run(self, items: Sequence[Item], known: Rules) -> list[Outcome]:
+    async def _run(self, items: Sequence[Item]) -> list[Outcome]:
         self.sizes.append(len(items))
-        return await super()._run(items, known)
+        return await super()._run(items)
 
     async def close(self) -> None:
         if self._connection is not None:

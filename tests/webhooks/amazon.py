@@ -86,7 +86,7 @@ def amazon(monkeypatch: pytest.MonkeyPatch, directory: Path) -> Iterator[Amazon]
         return resolve(host, port, *args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve_here)
-    sns._fetched_key.cache_clear()
+    sns._keys.clear()
     sns._absent.clear()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -96,4 +96,4 @@ def amazon(monkeypatch: pytest.MonkeyPatch, directory: Path) -> Iterator[Amazon]
         server.shutdown()
         thread.join()
         server.server_close()
-        sns._fetched_key.cache_clear()
+        sns._keys.clear()

@@ -196,7 +196,7 @@ def test_secret_of_resend_without_a_key_is_none(
 
 def test_refusal_says_why_in_the_log_and_names_nobody(caplog: pytest.LogCaptureFixture) -> None:
     call("sendgrid", fixture("sendgrid", "bounce"), number=STRANGER)
-    (record,) = [entry for entry in caplog.records if entry.name == "webhooks.api"]
+    (record,) = [entry for entry in caplog.records if entry.name == "webhooks.intake"]
     assert record.getMessage() == "webhook refused"
     assert record.why == "The signature is not SendGrid's."  # type: ignore[attr-defined]
     assert "example.com" not in json.dumps(record.__dict__, default=str)

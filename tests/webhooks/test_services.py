@@ -14,14 +14,14 @@ from suppression.models import Suppression
 from tests.factories import MessageFactory
 from tests.webhooks.postmark import call, payload
 from webhooks import services
-from webhooks.adapters import Event
 from webhooks.models import Receipt
-from webhooks.services import drain_receipts, keep_receipts, replay_receipts
+from webhooks.receipts import NewReceipt, keep_receipts
+from webhooks.services import drain_receipts, replay_receipts
 from webhooks.tasks import drain_feedback
 
 pytestmark = pytest.mark.django_db
 
-POISON = [Event("poison", b"[]")]
+POISON = [NewReceipt("postmark", "poison", b"[]")]
 
 
 def drain() -> None:
@@ -55,7 +55,7 @@ def test_bad_receipt_does_not_sink_its_neighbours() -> None:
     messages = [MessageFactory(state="sent") for _ in range(3)]
     for number, message in enumerate(messages[:2]):
         call(payload("bounce_HardBounce", message, ID=number))
-    keep_receipts("postmark", POISON, "application/json")
+    keep_receipts(POISON)
     call(payload("bounce_HardBounce", messages[2], ID=3))
     drain()
     assert Message.objects.filter(bounced_at__isnull=False).count() == 3
@@ -67,7 +67,7 @@ def test_bad_receipt_does_not_sink_its_neighbours() -> None:
 
 
 def test_receipt_is_dead_after_five_attempts_and_can_be_replayed() -> None:
-    keep_receipts("postmark", POISON, "application/json")
+    keep_receipts(POISON)
     for _ in range(7):
         drain()
         make_due()
@@ -133,7 +133,7 @@ def test_worker_that_lost_its_lease_writes_nothing(monkeypatch: pytest.MonkeyPat
 
 
 def test_receipt_waits_for_its_next_attempt() -> None:
-    keep_receipts("postmark", POISON, "application/json")
+    keep_receipts(POISON)
     drain()
     assert Receipt.objects.filter(due_at__gt=Now()).count() == 1
     drain()

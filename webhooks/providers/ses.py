@@ -185,6 +185,7 @@ def _kind(event: dict[str, Any]) -> str:
 ADAPTER = Adapter(
     admits=sns.admits,
     verify=sns.verify,
+    waits=sns.waits,
     events=events,
     parse=parse,
     errand=errand,
