@@ -9,20 +9,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import psycopg
-from django.db import Error
 from django.utils.datastructures import CaseInsensitiveMapping
 
-from common.api import ApiError
 from common.clock import now
 from events.bodies import Message, Receive, Send, read_body
 from events.exchange import Reply
 from events.group_commit import GroupCommit
-from events.http import headers_of, is_redirected, log_failure, write_reply
-from webhooks.adapters import CannotVerify, NotAuthentic
+from events.http import headers_of, is_redirected, write_reply
+from webhooks.adapters import CannotVerify
 from webhooks.intake import KEPT, Call, admit, read, refusal
 from webhooks.providers import ADAPTERS
-from webhooks.reading import Malformed
 from webhooks.receipts import LANE, Kept, NewReceipt, keep, require_kept
 
 T = TypeVar("T")
@@ -35,10 +31,6 @@ _SECONDS = 10.0
 """After which a provider is told to call again, whatever the database or the network does."""
 _MOST_ASKING = 64
 """Calls that may wait for the network, each with its body in memory."""
-_FORESEEN = (
-    *(ApiError, NotAuthentic, CannotVerify, Malformed),
-    *(Error, psycopg.Error, OSError, TimeoutError),
-)
 
 
 class Intake:
@@ -65,8 +57,6 @@ class Intake:
         try:
             reply = await self._reply(provider, scope, receive)
         except Exception as error:  # noqa: BLE001 - whatever it is, the provider has to call again
-            if not isinstance(error, _FORESEEN):
-                log_failure(error)
             reply = refusal(provider, error)
         await write_reply(reply, send)
 

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import psycopg
+from django.db import Error
+
 from common.api import ApiError, error_body
 from common.clock import now
 from events.exchange import Reply
-from webhooks.adapters import Adapter, NotAuthentic
+from events.http import log_failure
+from webhooks.adapters import Adapter, CannotVerify, NotAuthentic
 from webhooks.providers import ADAPTERS
 from webhooks.reading import Malformed
 from webhooks.receipts import NewReceipt, keep_receipts
@@ -23,6 +27,9 @@ _RETRY_AFTER = "5"
 _REFUSED = "Wrong or missing credentials."
 # Of an `ApiError`: nothing is wrong with what was called, or it never came.
 _NOT_THEIR_FAULT = (408, 503)
+
+# It is away, or does not answer: the database, Amazon, the provider itself.
+_FORESEEN = (ApiError, CannotVerify, Error, psycopg.Error, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,8 @@ def refusal(provider: str, error: Exception) -> Reply:
         return _reply(ApiError("invalid", f"The body is {error}."))
     if isinstance(error, ApiError) and error.status_code not in _NOT_THEIR_FAULT:
         return _reply(error)
+    if not isinstance(error, _FORESEEN):
+        log_failure(error)
     # Without its text, which may quote the call.
     extra: dict[str, Any] = {"provider": provider, "error": type(error).__name__}
     logger.warning("webhook not kept", extra=extra)

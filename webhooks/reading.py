@@ -9,9 +9,12 @@ import json
 import math
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
+
+import msgspec
 
 from common.addresses import Address, InvalidAddress, parse_address
 from common.clock import from_iso8601, from_milliseconds
@@ -25,6 +28,7 @@ _BETWEEN = " \t\r\n,"
 _MILLISECONDS = 1e11
 _FIRST_YEAR = 2010
 _DECODER = json.JSONDecoder()
+_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class Malformed(ValueError):
@@ -33,19 +37,32 @@ class Malformed(ValueError):
 
 def decode(body: bytes | str) -> dict[str, Any]:
     """The JSON object in `body`; raises `Malformed`."""
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Malformed(f"not JSON: {type(error).__name__}") from None
+    document = _document(body)
     if not isinstance(document, dict):
         raise Malformed("not a JSON object")
     return document
+
+
+def _document(body: bytes | str) -> Any:
+    """What is ordinary JSON is read by the decoder that takes a third of the time; what providers
+    send besides (a lone surrogate, NaN, UTF-16) by the one that lets it pass."""
+    try:
+        return msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"not JSON: {type(error).__name__}") from None
 
 
 def split(body: bytes) -> list[bytes]:
     """The elements of the JSON array in `body`, byte for byte; raises `Malformed`."""
     try:
         text = body.decode()
+        # Checks and cuts in one go; what it refuses may still be what `decode` lets pass.
+        with suppress(msgspec.MsgspecError):
+            return [bytes(element) for element in _ELEMENTS.decode(body)]
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"not JSON: {type(error).__name__}") from None

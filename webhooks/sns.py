@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -24,8 +24,6 @@ from webhooks.adapters import CannotVerify, NotAuthentic
 from webhooks.authenticity import from_base64, has_signed, require_recent
 from webhooks.fetching import Absent, fetch
 from webhooks.reading import Malformed, decode, text_at
-
-T = TypeVar("T")
 
 # It gives up after an hour at the latest, whatever a subscription's retry policy says.
 _WINDOW = timedelta(hours=2)
@@ -48,8 +46,9 @@ _HASHES = {"1": SHA1(), "2": SHA256()}  # noqa: S303 - version 1 is what SNS sig
 _ABSENT_SECONDS = 60.0
 _MOST_ABSENT = 1_000
 _absent: dict[str, float] = {}
-# Certificates that Amazon has, so nobody can fill it with anything else.
-_MOST_KEYS = 16
+# Amazon's only, a new one in a year or so. Nothing is ever dropped: what `waits` has found here,
+# `verify` must not have to fetch.
+_MOST_KEYS = 64
 _keys: dict[str, RSAPublicKey] = {}
 _fetching = threading.BoundedSemaphore(2)
 
@@ -152,16 +151,13 @@ def _key(url: str) -> RSAPublicKey:
     try:
         key = _fetched_key(url)
     except Absent:
-        _remember(_absent, url, time.monotonic() + _ABSENT_SECONDS, most=_MOST_ABSENT)
+        if len(_absent) >= _MOST_ABSENT:
+            _absent.clear()
+        _absent[url] = time.monotonic() + _ABSENT_SECONDS
         raise
-    _remember(_keys, url, key, most=_MOST_KEYS)
+    if len(_keys) < _MOST_KEYS:
+        _keys[url] = key
     return key
-
-
-def _remember(known: dict[str, T], url: str, value: T, *, most: int) -> None:
-    if len(known) >= most:
-        known.clear()
-    known[url] = value
 
 
 def _fetched_key(url: str) -> RSAPublicKey:

@@ -26,9 +26,9 @@ Fault = str | int | tuple[int, str]
 
 
 @contextmanager
-def serving() -> Iterator[str]:
+def serving(**environment: str) -> Iterator[str]:
     """The URL of emailauto in a process of its own. What it is sent it commits, so the test has
-    to be a transactional one."""
+    to be a transactional one. `environment` goes before what the server has of the test's."""
     port = _free_port()
     database = urlsplit(os.environ["DATABASE_URL"])._replace(
         path=f"/{connection.settings_dict['NAME']}"
@@ -44,6 +44,7 @@ def serving() -> Iterator[str]:
             "DATABASE_URL": urlunsplit(database),
             "REDIS_URL": settings.REDIS_URL,
             "CELERY_BROKER_URL": "memory://",
+            **environment,
         },
     )
     try:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhooks.reading import Malformed, as_address, at, list_at, plain_id, split, text_at
+from webhooks.reading import Malformed, as_address, at, decode, list_at, plain_id, split, text_at
 
 
 @given(st.lists(st.dictionaries(st.text(), st.none() | st.text() | st.integers())), st.booleans())
@@ -21,6 +21,33 @@ def test_array_is_split_into_its_own_bytes(elements: list[Any], spacious: bool) 
         assert found
         assert set(before) <= set("[ \n,")
     assert set(rest) <= set("[] \n")
+
+
+@pytest.mark.parametrize(
+    "element", [rb'{"a": "\ud800"}', b'{"a": NaN}', b'{"a": 1e400}', b'{"a": 01}', b'"\x01"']
+)
+def test_odd_element_of_an_array_is_cut_out_or_the_array_refused(element: bytes) -> None:
+    try:
+        document = json.loads(b"[1 , " + element + b" ,\n2]")
+    except ValueError:
+        with pytest.raises(Malformed):
+            split(b"[1 , " + element + b" ,\n2]")
+    else:
+        assert len(document) == 3
+        assert split(b"[1 , " + element + b" ,\n2]") == [b"1", element, b"2"]
+
+
+@pytest.mark.parametrize(
+    "body", [rb'{"a": "\ud800"}', b'{"a": NaN}', '{"a": 1}'.encode("utf-16"), b'{"a": 1e400}']
+)
+def test_object_that_only_a_lenient_decoder_reads_is_read(body: bytes) -> None:
+    assert repr(decode(body)) == repr(json.loads(body))
+
+
+@given(st.dictionaries(st.text(), st.none() | st.text() | st.integers() | st.floats()))
+def test_object_is_read_as_json_reads_it(document: dict[str, Any]) -> None:
+    body = json.dumps(document)
+    assert repr(decode(body)) == repr(json.loads(body)) == repr(decode(body.encode()))
 
 
 @pytest.mark.parametrize(
