@@ -26,7 +26,7 @@ from webhooks.states import DUE_STATES, ReceiptState
 
 logger = logging.getLogger(__name__)
 
-BATCH = 100
+BATCH = 500
 MAX_ATTEMPTS = 5
 
 LOOKS = tuple(timedelta(minutes=m) for m in (1, 10, 60, 6 * 60, 24 * 60, 72 * 60))
@@ -47,7 +47,7 @@ _CLAIM = """
               AND attempts {which} 0
               AND (claimed_until IS NULL OR claimed_until < statement_timestamp())
         ORDER BY due_at, id LIMIT %s FOR UPDATE SKIP LOCKED)
-    RETURNING *
+    RETURNING id, provider, body, received_at, attempts
 """
 
 _RECORD = """

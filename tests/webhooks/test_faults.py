@@ -205,7 +205,8 @@ def test_w05_bad_event_among_a_thousand_costs_no_other(server: str) -> None:
         pass
     assert Receipt.objects.filter(state="applied").count() == 999
     (bad,) = Receipt.objects.exclude(state="applied")
-    assert (bytes(bad.body), bad.attempts) == (b'["no event"]', 1)
+    assert bytes(bad.body) == b'["no event"]'
+    assert "Malformed" in bad.error
 
 
 def test_w08_signature_used_for_many_bodies_at_once_is_good_for_one(server: str) -> None:
