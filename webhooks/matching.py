@@ -38,6 +38,8 @@ class Match:
 
     feedback: Feedback
     message: Message | None
+    bounce_class: BounceClass | None
+    """Why it came back or was put off."""
 
     @property
     def address(self) -> Address | None:
@@ -49,14 +51,6 @@ class Match:
         if named and (self.feedback.kind is FeedbackKind.REFUSED or message.attempts > 1):
             return named
         return Address(message.email, message.email_normalized)
-
-    @property
-    def bounce_class(self) -> BounceClass | None:
-        """Why it came back or was put off. For the latter providers have no types: their words
-        are read."""
-        if self.feedback.kind is FeedbackKind.DEFERRED and self.feedback.bounce_class is None:
-            return not_hard(classify_reply(self.feedback.detail))
-        return self.feedback.bounce_class
 
     @property
     def is_returned(self) -> bool:
@@ -111,9 +105,17 @@ def match(feedback: Sequence[Feedback]) -> list[Match]:
             by_uuid.get(item.message_uuid)
             or by_esp_id.get((item.source, item.esp_id))
             or by_esp_id.get((Provider.Backend.CONFIGURED, item.esp_id)),
+            _bounce_class(item),
         )
         for item in feedback
     ]
+
+
+def _bounce_class(feedback: Feedback) -> BounceClass | None:
+    # For what is put off providers have no types: their words are read.
+    if feedback.kind is FeedbackKind.DEFERRED and feedback.bounce_class is None:
+        return not_hard(classify_reply(feedback.detail))
+    return feedback.bounce_class
 
 
 def _find_by_uuid(feedback: Iterable[Feedback]) -> dict[UUID | None, Message]:
@@ -135,5 +137,14 @@ def _find_by_esp_id(feedback: Sequence[Feedback]) -> dict[tuple[str, str], Messa
     return {(message.backend, message.esp_id): message for message in rows}
 
 
+# What is acted by, and what is told onwards. Loading it all would take longer than the rest.
+_NEEDED = (
+    *("id", "email", "email_normalized", "stream", "attempts", "depth", "contact_id", "topic_id"),
+    *("origin_campaign", "origin_step", "esp_id"),
+    *("contact__user_id", "contact__email", "contact__email_normalized", "contact__do_not_share"),
+    *("topic__key",),
+)
+
+
 def _messages() -> QuerySet[Message]:
-    return Message.objects.defer("context").select_related("contact", "topic")
+    return Message.objects.select_related("contact", "topic").only(*_NEEDED)
