@@ -1,4 +1,4 @@
-"""The states of a receipt."""
+"""The states of a receipt, and of what is told onwards."""
 
 from django.db import models
 
@@ -9,3 +9,13 @@ class ReceiptState(models.TextChoices):
     PENDING = "pending"
     APPLIED = "applied"
     DEAD = "dead"
+
+
+class OutgoingState(models.TextChoices):
+    """`pending` until the receiver answered 2xx; `dead` after the last attempt, replayable;
+    `withheld` for good when the person no longer wants anything about them shared."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+    WITHHELD = "withheld"

@@ -1,8 +1,10 @@
-"""The feedback lane's drain."""
+"""The drains of the feedback and the outgoing lane, and the outgoing tables' upkeep."""
 
 from celery import shared_task
 
 from common.bell import answer, ring
+from webhooks.outgoing.retention import purge_deliveries, renew_secrets
+from webhooks.outgoing.sending import drain_deliveries
 from webhooks.services import drain
 
 _BUDGET = 5.0
@@ -13,3 +15,16 @@ def drain_feedback() -> None:
     answer("feedback")
     if drain(budget=_BUDGET):
         ring("feedback")
+
+
+@shared_task(name="drain.outgoing")
+def drain_outgoing() -> None:
+    answer("outgoing")
+    if drain_deliveries(budget=_BUDGET):
+        ring("outgoing")
+
+
+@shared_task(name="webhooks.tidy_outgoing")
+def tidy_outgoing() -> None:
+    renew_secrets()
+    purge_deliveries()
