@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Overdue
 from dataclasses import dataclass
+from http import HTTPStatus
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from django.conf import settings
@@ -27,6 +28,7 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _PORTS = {"https": 443, "http": 80}
 _STEP_SECONDS = 5.0
+_PROXY_PORT = 3128
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
@@ -239,24 +241,25 @@ def _first(addresses: Sequence[tuple[str, int]], deadline: Deadline) -> socket.s
 def _through(proxy: str, place: Place, deadline: Deadline) -> socket.socket:
     """A tunnel through the egress proxy: it resolves the name, and judges the addresses."""
     parts = urlsplit(proxy)
-    tunnel = http.client.HTTPConnection(parts.hostname or "", parts.port or 3128)
+    address = (parts.hostname or "", parts.port or _PROXY_PORT)
     try:
-        tunnel.sock = socket.create_connection(
-            (tunnel.host, tunnel.port), timeout=deadline.left(_STEP_SECONDS)
-        )
-        host = f"[{place.host}]" if ":" in place.host else place.host
-        tunnel.request("CONNECT", f"{host}:{place.port}", headers=_credentials(parts))
-        status = tunnel.getresponse().status
+        tunnel = socket.create_connection(address, timeout=deadline.left(_STEP_SECONDS))
+        tunnel.sendall(_request_of_a_tunnel(parts, place))
+        with http.client.HTTPResponse(tunnel, method="CONNECT") as response:
+            response.begin()
+            status = response.status
     except (OSError, http.client.HTTPException):
         raise Unreachable("no connection to the proxy") from None
-    if status != http.HTTPStatus.OK:
+    if status != HTTPStatus.OK:
         tunnel.close()
         raise Unreachable("the proxy refused")
-    return tunnel.sock
+    return tunnel
 
 
-def _credentials(proxy: SplitResult) -> dict[str, str]:
-    if proxy.username is None:
-        return {}
-    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+def _request_of_a_tunnel(proxy: SplitResult, place: Place) -> bytes:
+    to = f"[{place.host}]:{place.port}" if ":" in place.host else f"{place.host}:{place.port}"
+    lines = [f"CONNECT {to} HTTP/1.1", f"Host: {to}"]
+    if proxy.username is not None:
+        pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+        lines.append(f"Proxy-Authorization: Basic {base64.b64encode(pair.encode()).decode()}")
+    return "\r\n".join([*lines, "", ""]).encode()

@@ -8,6 +8,7 @@ from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
+from common.clock import now
 from contacts.models import Contact
 from webhooks.news import PREFIX, TYPES
 from webhooks.states import OutgoingState
@@ -51,6 +52,11 @@ class OutgoingEndpoint(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def signs_twice(self) -> bool:
+        """Whether the secret before the present one still signs as well."""
+        return self.previous_until is not None and self.previous_until > now()
 
     def wants(self, kind: str) -> bool:
         """Whether news of this type are for it."""

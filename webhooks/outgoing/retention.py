@@ -4,6 +4,7 @@ Both stop in the middle without harm, and go on where they stopped."""
 import logging
 
 from django.db import connection
+from django.db.models.functions import Now
 
 from webhooks.models import OutgoingEndpoint
 from webhooks.outgoing.secrets import SecretLost, renew
@@ -37,8 +38,12 @@ def purge_deliveries(*, most: int = 1_000_000) -> int:
 
 
 def renew_secrets() -> int:
-    """Encrypt under the present `SECRET_KEY` what is under a fallback; returns how many endpoints
-    had such. After it has run the fallback is not needed here any more."""
+    """Encrypt under the present `SECRET_KEY` what is under a fallback, and forget secrets whose
+    time is over; returns how many endpoints had the former. After it has run the fallback is not
+    needed here any more."""
+    OutgoingEndpoint.objects.filter(previous_until__lt=Now()).update(
+        previous_secret="", previous_until=None
+    )
     return sum(_renewed(endpoint) for endpoint in OutgoingEndpoint.objects.all())
 
 

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from common.clock import now
 from common.postgres import insist, session_lock
 from webhooks.exchange import exchange
 from webhooks.guard import Denied, Unreachable
@@ -130,7 +129,7 @@ def _call_all(flight: Flight, endpoint: OutgoingEndpoint, claimed: Sequence[Clai
 def _secrets_of(endpoint: OutgoingEndpoint) -> list[str]:
     """The present secret, and the one before it while its time lasts."""
     tokens = [endpoint.secret]
-    if endpoint.previous_until is not None and endpoint.previous_until > now():
+    if endpoint.signs_twice:
         tokens.append(endpoint.previous_secret)
     return [decrypt(token) for token in tokens]
 

@@ -15,6 +15,10 @@ from standardwebhooks import Webhook, WebhookVerificationError
 Answer = tuple[int, dict[str, str], bytes]
 
 
+LOST = 0
+"""As a status: it was taken, and the connection lost before that could be said."""
+
+
 @dataclass
 class Call:
     path: str
@@ -56,7 +60,7 @@ class Receiver:
             status, headers, body = self.answer(call)
             with self.lock:
                 self.bodies.setdefault(call.id, set()).add(call.body)
-                self.taken[call.id] += 200 <= status < 300
+                self.taken[call.id] += 200 <= status < 300 or status == LOST
             return status, headers, body
         finally:
             with self.lock:
@@ -86,6 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         receiver = self.server.receiver
         status, headers, said = receiver.take(Call(self.path, dict(self.headers), body))
+        if status == LOST:
+            self.close_connection = True
+            return
         self.send_response(status)
         for name, value in {"Content-Length": str(len(said)), **headers}.items():
             self.send_header(name, value)
