@@ -160,9 +160,21 @@ def is_listed(host: str) -> bool:
     return host in {entry.lower().rstrip(".") for entry in settings.OUTGOING_ALLOWED_HOSTS}
 
 
-def is_network(entry: str) -> bool:
-    """Whether an entry of the setting is an address or a network, and no name."""
-    return _network(entry) is not None
+def is_host(entry: str) -> bool:
+    """Whether an entry of the setting can match anything: a name, an address, a network."""
+    name = entry.lower().rstrip(".")
+    return _network(entry) is not None or bool(
+        _NAME.fullmatch(name) and not _NUMERIC.fullmatch(name)
+    )
+
+
+def is_proxy(url: str) -> bool:
+    """Whether it is the URL of a proxy that is spoken to in plain HTTP."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _host(parts: SplitResult) -> str:

@@ -239,6 +239,8 @@ def _lead(endpoint: OutgoingEndpoint) -> SafeString | str:
         switched = ago(endpoint.disabled_at)
         return format_html("{} It was switched off {}.", endpoint.disabled_why, switched)
     if endpoint.failures:
-        since = ago(endpoint.failing_since)
-        return format_html("The last {} attempts failed, since {}.", endpoint.failures, since)
+        first = ago(endpoint.failing_since)
+        return format_html(
+            "The last {} attempts failed, the first of them {}.", endpoint.failures, first
+        )
     return "It is told at once what becomes of mail."

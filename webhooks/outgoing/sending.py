@@ -3,6 +3,7 @@
 Threads call and know nothing of the database; the drain's own thread claims and records.
 """
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -10,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from common.postgres import insist, session_lock
-from webhooks.exchange import exchange
+from webhooks.exchange import Answer, exchange
 from webhooks.guard import Denied, Unreachable
 from webhooks.models import OutgoingEndpoint
 from webhooks.outgoing.secrets import SecretLost, decrypt
@@ -25,6 +26,8 @@ from webhooks.outgoing.transitions import (
     withhold,
 )
 from webhooks.outgoing.verdicts import Verdict, judge
+
+logger = logging.getLogger(__name__)
 
 CALL_SECONDS = 15.0
 _MOST_ANSWER_BYTES = 4_096
@@ -61,7 +64,7 @@ def drain_deliveries(*, budget: float) -> bool:
     One drain at a time: it calls many endpoints at once, and workers that it does not need are
     free for mail. It ends with its last call, twice `CALL_SECONDS` after the budget at the latest.
     """
-    with session_lock(b"outgoing") as is_ours:
+    with session_lock(b"lane:outgoing") as is_ours:
         if not is_ours:
             return False
         with ThreadPoolExecutor(SLOTS, thread_name_prefix="outgoing") as pool:
@@ -88,8 +91,9 @@ def _start(flight: Flight, *, without: Collection[int] = ()) -> None:
     """Claim as much as there is room for, and call."""
     if len(flight.calls) >= SLOTS:
         return
-    endpoints = {e.pk: e for e in ready_endpoints() if e.pk not in without}
-    claimed = claim(rooms_for(list(endpoints.values()), flight))
+    endpoints = {e.pk: e for e in insist(ready_endpoints) if e.pk not in without}
+    rooms = rooms_for(list(endpoints.values()), flight)
+    claimed = insist(lambda: claim(rooms))
     silent = [item for item in claimed if item.do_not_share]
     withhold(silent)
     for endpoint_id in sorted({item.endpoint_id for item in claimed}):
@@ -142,8 +146,9 @@ def _call(url: str, claimed: Claimed, secrets: Sequence[str]) -> Verdict:
         "User-Agent": "emailauto",
         **signed_headers(claimed.event_id, body, at=int(time.time()), secrets=secrets),
     }
+    outcome: Answer | Denied | Unreachable
     try:
-        answer = exchange(
+        outcome = exchange(
             "POST",
             url,
             seconds=CALL_SECONDS,
@@ -152,8 +157,12 @@ def _call(url: str, claimed: Claimed, secrets: Sequence[str]) -> Verdict:
             headers=headers,
         )
     except (Denied, Unreachable) as failure:
-        return judge(claimed.attempts + 1, failure)
-    return judge(claimed.attempts + 1, answer)
+        outcome = failure
+    except Exception as error:
+        # The end of the lane: what we did not think of is this delivery's failure, not the drain's.
+        logger.exception("outgoing call failed", extra={"delivery": claimed.id})
+        outcome = Unreachable(type(error).__name__)
+    return judge(claimed.attempts + 1, outcome)
 
 
 def _land(flight: Flight) -> None:

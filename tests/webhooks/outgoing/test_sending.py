@@ -355,7 +355,7 @@ def test_second_drain_leaves_at_once(receiver: Receiver) -> None:
     try:
         with other.cursor() as cursor:
             key = "SELECT pg_try_advisory_lock(%s)"
-            with CaptureQueriesContext(connection) as queries, session_lock(b"outgoing"):
+            with CaptureQueriesContext(connection) as queries, session_lock(b"lane:outgoing"):
                 pass
             number = int(queries[0]["sql"].partition("(")[2].rstrip(")"))
             cursor.execute(key, [number])
