@@ -10,11 +10,10 @@ from django.utils.translation import gettext_lazy as _
 
 from common.clock import now
 from contacts.models import Contact
-from webhooks.news import PREFIX, TYPES
+from webhooks.news import PREFIX
 from webhooks.states import OutgoingState
 
 EVERY_TYPE = f"{PREFIX}*"
-_CHOICES = [(EVERY_TYPE, "everything about mail"), *((name, name) for name in TYPES)]
 
 
 class OutgoingEndpoint(models.Model):
@@ -26,7 +25,7 @@ class OutgoingEndpoint(models.Model):
 
     name = models.CharField(max_length=100)
     url = models.CharField("URL", max_length=500)
-    types = ArrayField(models.CharField(max_length=60, choices=_CHOICES))
+    types = ArrayField(models.CharField(max_length=60))
     with_address = models.BooleanField(
         _("tell the e-mail address"),
         default=False,
