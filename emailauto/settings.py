@@ -72,6 +72,10 @@ MAILGUN_WEBHOOK_SIGNING_KEY = _entries("MAILGUN_WEBHOOK_SIGNING_KEY")
 RESEND_WEBHOOK_SECRET = _entries("RESEND_WEBHOOK_SECRET")
 MAILERSEND_WEBHOOK_SECRET = _entries("MAILERSEND_WEBHOOK_SECRET")
 POSTAL_WEBHOOK_KEY = _entries("POSTAL_WEBHOOK_KEY")
+# Which hosts, addresses and networks of the own network outgoing webhooks may reach, and through
+# which proxy all others are reached.
+OUTGOING_ALLOWED_HOSTS = _entries("OUTGOING_ALLOWED_HOSTS")
+OUTGOING_PROXY: str = env("OUTGOING_PROXY", default="") or env("HTTPS_PROXY", default="")
 
 # Links in mails are built from this and never from a request's Host header.
 PUBLIC_URL: str = env("PUBLIC_URL", default="http://127.0.0.1:8000").rstrip("/")
@@ -162,6 +166,11 @@ CELERY_BEAT_SCHEDULE = {
     },
     "purge-receipts": {
         "task": "webhooks.purge",
+        "schedule": 3600.0,
+        "options": {"queue": "maintenance", "expires": 600.0},
+    },
+    "tidy-outgoing": {
+        "task": "webhooks.tidy_outgoing",
         "schedule": 3600.0,
         "options": {"queue": "maintenance", "expires": 600.0},
     },

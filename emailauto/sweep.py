@@ -15,7 +15,7 @@ from delivery.warmup import look_back
 from events.inbox import bury_killers
 from events.models import Event
 from monitoring.services import SWEEP, beat
-from webhooks.models import Receipt
+from webhooks.models import OutgoingDelivery, Receipt
 
 _DUE: dict[str, Callable[[], bool]] = {
     "events": lambda: Event.objects.due().exists(),
@@ -25,6 +25,7 @@ _DUE: dict[str, Callable[[], bool]] = {
     "feedback": lambda: (
         Receipt.objects.due().exists() or Bounce.objects.filter(is_applied=False).exists()
     ),
+    "outgoing": lambda: OutgoingDelivery.objects.due().exists(),
 }
 
 

@@ -153,6 +153,8 @@ UNFOLD: dict[str, Any] = {
                     _item("Event types", "category", "events", "eventtype"),
                     _item("API keys", "key", "events", "apikey"),
                     _item("Receipts", "receipt_long", "webhooks", "receipt"),
+                    _item("Outgoing webhooks", "webhook", "webhooks", "outgoingendpoint"),
+                    _item("Outgoing deliveries", "outbox", "webhooks", "outgoingdelivery"),
                 ],
             },
             {

@@ -9,6 +9,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 from delivery.routes import configured_backend
 from webhooks.authenticity import is_pair, public_key
+from webhooks.guard import is_host, is_proxy
 from webhooks.providers import ADAPTERS
 from webhooks.providers.resend import key_of
 from webhooks.sns import is_arn
@@ -60,3 +61,16 @@ def check_provider_in_use(app_configs: Any, **kwargs: Any) -> list[CheckMessage]
     names = " and ".join(missing)
     message = f"Mail leaves through {backend} and {names} is empty, so its webhooks are closed."
     return [Warning(message, hint=_WHERE, id="webhooks.W002")]
+
+
+@register(Tags.security)
+def check_way_out(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """What the guard would never match, or never reach, opens or closes nothing it was meant to."""
+    messages: list[CheckMessage] = []
+    if not all(is_host(entry) for entry in settings.OUTGOING_ALLOWED_HOSTS):
+        said = "An entry of OUTGOING_ALLOWED_HOSTS is no host name, address or network."
+        messages.append(Error(said, hint="Without scheme and port.", id="webhooks.E003"))
+    if settings.OUTGOING_PROXY and not is_proxy(settings.OUTGOING_PROXY):
+        said = "OUTGOING_PROXY, or HTTPS_PROXY in its place, is not of the form http://host:port."
+        messages.append(Error(said, id="webhooks.E004"))
+    return messages

@@ -20,6 +20,7 @@ from webhooks.limits import addresses_to_judge, judge_addresses
 from webhooks.marks import Marked, mark
 from webhooks.matching import Match, match
 from webhooks.news import news_of, tell
+from webhooks.outgoing.fanout import queue_deliveries
 
 __all__ = ["Feedback", "FeedbackKind", "apply_feedback"]
 
@@ -40,7 +41,9 @@ def apply_feedback(feedback: Sequence[Feedback]) -> list[dict[str, Any]]:
         _withdraw(matches)
         marked = mark(matches)
         judge_addresses(judged)
-        tell(news_of(matches, marked))
+        news = news_of(matches, marked)
+        tell(news)
+        queue_deliveries(news)
     return [_outcome(match, marked) for match in matches]
 
 

@@ -9,6 +9,9 @@ from common.addresses import Address
 from delivery.bounces import BounceClass
 from suppression.states import MARKETING
 
+PREFIX = "email."
+"""Of the types under which it is told onwards."""
+
 
 class FeedbackKind(StrEnum):
     """What happened to a mail, in one vocabulary for all providers."""
@@ -27,6 +30,20 @@ class FeedbackKind(StrEnum):
     UNSUBSCRIBED = "unsubscribed"
     OTHER = "other"
     """Known and of no consequence, or unknown."""
+
+
+TYPES = tuple(
+    f"{PREFIX}{kind}"
+    for kind in (
+        FeedbackKind.DELIVERED,
+        FeedbackKind.OPENED,
+        FeedbackKind.CLICKED,
+        FeedbackKind.BOUNCED,
+        FeedbackKind.COMPLAINED,
+        FeedbackKind.UNSUBSCRIBED,
+    )
+)
+"""Everything that is told onwards."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,9 @@ from delivery.models import Message
 from events.models import OWN_SOURCE
 from events.services import submit
 from events.wire import build_event
-from webhooks.kinds import FeedbackKind
+from webhooks.kinds import PREFIX, FeedbackKind
 from webhooks.marks import Marked
-from webhooks.matching import MOMENTS, Match
-
-TYPES = tuple(f"email.{kind}" for kind in MOMENTS)
+from webhooks.matching import Match
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +68,10 @@ def _news(match: Match, message: Message) -> News:
         cause = match.bounce_class
         about |= {"class": str(cause), "is_permanent": cause in FOR_GOOD}
         return News(
-            f"bounced:{message.pk}:{cause}", "email.bounced", match.feedback.at, message, about
+            f"bounced:{message.pk}:{cause}", f"{PREFIX}bounced", match.feedback.at, message, about
         )
     kind = match.feedback.kind
-    return News(f"{kind}:{message.pk}", f"email.{kind}", match.feedback.at, message, about)
+    return News(f"{kind}:{message.pk}", f"{PREFIX}{kind}", match.feedback.at, message, about)
 
 
 def tell(news: Sequence[News]) -> None:
@@ -83,7 +81,7 @@ def tell(news: Sequence[News]) -> None:
     A mail that was itself the answer to such an event passes on how many stand behind it; the
     engine ends what would go round for ever.
     """
-    wanted = {f"email.{kind}" for kind in settings.EMAILAUTO.events.about_mail}
+    wanted = {f"{PREFIX}{kind}" for kind in settings.EMAILAUTO.events.about_mail}
     received_at = now()
     items = [
         build_event(

@@ -1,4 +1,4 @@
-"""The states of a receipt."""
+"""The states of a receipt, and of what is told onwards."""
 
 from django.db import models
 
@@ -14,3 +14,13 @@ class ReceiptState(models.TextChoices):
 
 
 DUE_STATES = (ReceiptState.PENDING, ReceiptState.PARKED)
+
+
+class OutgoingState(models.TextChoices):
+    """`pending` until the receiver answered 2xx; `dead` after the last attempt, replayable;
+    `withheld` for good when the person no longer wants anything about them shared."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+    WITHHELD = "withheld"

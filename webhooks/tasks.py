@@ -1,8 +1,10 @@
-"""The feedback lane's drain, and its housekeeping."""
+"""The drains of the feedback and the outgoing lane, and the upkeep of their tables."""
 
 from celery import shared_task
 
 from common.bell import answer, ring
+from webhooks.outgoing.retention import purge_deliveries, renew_secrets
+from webhooks.outgoing.sending import drain_deliveries
 from webhooks.retention import purge_receipts
 from webhooks.services import drain
 
@@ -19,3 +21,16 @@ def drain_feedback() -> None:
 @shared_task(name="webhooks.purge")
 def purge() -> None:
     purge_receipts()
+
+
+@shared_task(name="drain.outgoing")
+def drain_outgoing() -> None:
+    answer("outgoing")
+    if drain_deliveries(budget=_BUDGET):
+        ring("outgoing")
+
+
+@shared_task(name="webhooks.tidy_outgoing")
+def tidy_outgoing() -> None:
+    renew_secrets()
+    purge_deliveries()

@@ -1,6 +1,7 @@
 """One more row for each list of the admin, everything a stranger controls set to `EVIL`."""
 
 import itertools
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,8 @@ from tests.factories import (
     TopicFactory,
     make_api_key,
 )
-from webhooks.models import Receipt
+from webhooks.models import OutgoingDelivery, OutgoingEndpoint, Receipt
+from webhooks.outgoing.services import give_secret
 
 EVIL = "<script>alert('x')</script>"
 
@@ -131,6 +133,33 @@ def make_receipt() -> Receipt:
     )
 
 
+def make_endpoint() -> OutgoingEndpoint:
+    """Switched off by itself, so that the list has a notice."""
+    endpoint = OutgoingEndpoint(
+        name=EVIL,
+        url=f"https://example.com/{EVIL}",
+        types=[EVIL],
+        is_active=False,
+        disabled_at=now(),
+        disabled_why=EVIL,
+        previous_until=now(),
+    )
+    give_secret(endpoint)
+    endpoint.save()
+    return endpoint
+
+
+def make_delivery() -> OutgoingDelivery:
+    return OutgoingDelivery.objects.create(
+        endpoint=make_endpoint(),
+        event_id=f"{next(_numbers)}-{EVIL}",
+        type=EVIL,
+        body=json.dumps({"type": EVIL, "data": {EVIL: EVIL}}),
+        answer=EVIL,
+        state="dead",
+    )
+
+
 def make_campaign() -> Any:
     return CampaignFactory(
         name=EVIL,
@@ -197,6 +226,8 @@ LISTS: dict[str, Callable[[], Any]] = {
     "events_eventtype": make_event_type,
     "events_apikey": lambda: make_api_key(name=EVIL)[0],
     "webhooks_receipt": make_receipt,
+    "webhooks_outgoingendpoint": make_endpoint,
+    "webhooks_outgoingdelivery": make_delivery,
     "delivery_provider": lambda: ProviderFactory(key=f"provider-{next(_numbers)}"),
     "delivery_sender": make_sender,
     "delivery_switch": make_switch,

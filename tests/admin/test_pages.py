@@ -23,6 +23,7 @@ ADDABLE = [
     "delivery_provider",
     "delivery_sender",
     "delivery_switch",
+    "webhooks_outgoingendpoint",
     "django_celery_beat_periodictask",
     "django_celery_beat_intervalschedule",
     "auth_user",

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import trustme
+from django.conf import settings
 
 from tests.webhooks.signing import CERTIFICATES, certificate
 from webhooks import sns
@@ -86,6 +87,7 @@ def amazon(monkeypatch: pytest.MonkeyPatch, directory: Path) -> Iterator[Amazon]
         return resolve(host, port, *args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve_here)
+    monkeypatch.setattr(settings, "OUTGOING_ALLOWED_HOSTS", ["127.0.0.1"])
     sns._keys.clear()
     sns._absent.clear()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})

@@ -7,7 +7,12 @@ from msgspec.structs import replace
 
 from emailauto.config import Config
 from tests.webhooks.signing import TOPIC
-from webhooks.checks import check_provider_in_use, check_webhook_keys, check_webhook_secret
+from webhooks.checks import (
+    check_provider_in_use,
+    check_way_out,
+    check_webhook_keys,
+    check_webhook_secret,
+)
 from webhooks.providers import ADAPTERS
 
 
@@ -71,3 +76,32 @@ def test_webhooks_of_the_provider_in_use_have_to_be_open(
     assert {message.id for message in found} == {said.get(name, "webhooks.W002") for name in needs}
     monkeypatch.delenv("TEST_WEBHOOK_CHECKS")
     assert check_provider_in_use(None) == []
+
+
+@pytest.mark.parametrize("entry", ["crm", "crm.internal.", "10.1.2.3", "10.0.0.0/8", "fd00::/8"])
+def test_own_hosts_that_can_be_matched_are_fine(entry: str, settings: Any) -> None:
+    settings.OUTGOING_ALLOWED_HOSTS = [entry]
+    assert check_way_out(None) == []
+
+
+@pytest.mark.parametrize("entry", ["http://crm", "crm:8080", "10.0.0.0/33", "*.internal", "127.1"])
+def test_own_host_that_matches_nothing_is_an_error(entry: str, settings: Any) -> None:
+    settings.OUTGOING_ALLOWED_HOSTS = ["crm.internal", entry]
+    assert [message.id for message in check_way_out(None)] == ["webhooks.E003"]
+
+
+@pytest.mark.parametrize(
+    ("proxy", "ids"),
+    [
+        ("", []),
+        ("http://user:password@proxy:3128", []),
+        ("https://proxy:3128", ["webhooks.E004"]),
+        ("proxy:3128", ["webhooks.E004"]),
+        ("http://proxy:port", ["webhooks.E004"]),
+    ],
+)
+def test_proxy_that_cannot_be_spoken_to_is_an_error(
+    proxy: str, ids: list[str], settings: Any
+) -> None:
+    settings.OUTGOING_PROXY = proxy
+    assert [message.id for message in check_way_out(None)] == ids

@@ -14,7 +14,7 @@ from delivery.states import Stream
 from events.models import Event, EventType
 from tests.factories import CampaignFactory, ContactFactory, MessageFactory, TopicFactory
 from webhooks.feedback import Feedback, FeedbackKind, apply_feedback
-from webhooks.news import TYPES
+from webhooks.kinds import TYPES
 
 pytestmark = pytest.mark.django_db
 

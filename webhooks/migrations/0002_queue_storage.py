@@ -13,5 +13,11 @@ class Migration(migrations.Migration):
             "autovacuum_analyze_scale_factor = 0.02)",
             "ALTER TABLE webhooks_receipt RESET (fillfactor, autovacuum_vacuum_scale_factor, "
             "autovacuum_analyze_scale_factor)",
-        )
+        ),
+        migrations.RunSQL(
+            "ALTER TABLE webhooks_outgoingdelivery SET (fillfactor = 70, "
+            "autovacuum_vacuum_scale_factor = 0.01, autovacuum_analyze_scale_factor = 0.02)",
+            "ALTER TABLE webhooks_outgoingdelivery RESET (fillfactor, "
+            "autovacuum_vacuum_scale_factor, autovacuum_analyze_scale_factor)",
+        ),
     ]
