@@ -153,6 +153,7 @@ UNFOLD: dict[str, Any] = {
                     _item("Event types", "category", "events", "eventtype"),
                     _item("API keys", "key", "events", "apikey"),
                     _item("Receipts", "receipt_long", "webhooks", "receipt"),
+                    _item("Polls", "sync", "webhooks", "poll"),
                 ],
             },
             {

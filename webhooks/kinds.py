@@ -13,6 +13,8 @@ from suppression.states import MARKETING
 class FeedbackKind(StrEnum):
     """What happened to a mail, in one vocabulary for all providers."""
 
+    ACCEPTED = "accepted"
+    """The provider says that it has it."""
     DELIVERED = "delivered"
     OPENED = "opened"
     CLICKED = "clicked"

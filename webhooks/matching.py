@@ -26,7 +26,7 @@ ARRIVED = frozenset({FeedbackKind.DELIVERED, FeedbackKind.OPENED, FeedbackKind.C
 
 # Nobody can deliver, open, bounce or complain about a mail the provider did not take. An
 # unsubscribe is no proof: its link also stands in the preview of a mail that never left.
-_PROOFS = frozenset(MOMENTS) - {FeedbackKind.UNSUBSCRIBED}
+_PROOFS = (frozenset(MOMENTS) - {FeedbackKind.UNSUBSCRIBED}) | {FeedbackKind.ACCEPTED}
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from tests.factories import (
     TopicFactory,
     make_api_key,
 )
-from webhooks.models import Receipt
+from webhooks.models import Poll, Receipt
 
 EVIL = "<script>alert('x')</script>"
 
@@ -131,6 +131,15 @@ def make_receipt() -> Receipt:
     )
 
 
+def make_poll() -> Poll:
+    return Poll.objects.create(
+        provider=ProviderFactory(),
+        source="sendgrid",
+        list=f"list-{next(_numbers)}",
+        last_error=EVIL,
+    )
+
+
 def make_campaign() -> Any:
     return CampaignFactory(
         name=EVIL,
@@ -196,6 +205,7 @@ LISTS: dict[str, Callable[[], Any]] = {
     "events_rejection": make_rejection,
     "events_eventtype": make_event_type,
     "events_apikey": lambda: make_api_key(name=EVIL)[0],
+    "webhooks_poll": make_poll,
     "webhooks_receipt": make_receipt,
     "delivery_provider": lambda: ProviderFactory(key=f"provider-{next(_numbers)}"),
     "delivery_sender": make_sender,
