@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from delivery.bounces import BounceClass
-from delivery.models import Attempt, Bounce, Message
+from delivery.models import Attempt, Bounce, LookUp, Message
 from delivery.states import MessageState, Reason
 from suppression.states import scope_in_words
 
@@ -131,7 +131,10 @@ def advice_of(message: Message) -> str:
 
 
 def timeline_of(
-    message: Message, attempts: Iterable[Attempt], bounces: Iterable[Bounce] = ()
+    message: Message,
+    attempts: Iterable[Attempt],
+    bounces: Iterable[Bounce] = (),
+    look_ups: Iterable[LookUp] = (),
 ) -> list[Moment]:
     """Everything that happened to it, oldest first."""
     moments = [Moment(message.created_at, "Created", "blue", _origin(message))]
@@ -145,11 +148,20 @@ def timeline_of(
         moments.append(
             Moment(bounce.at, title, tone, _with(f"Told by {bounce.source}", bounce.detail))
         )
+    for look_up in look_ups:
+        if look_up.last_at is not None:
+            moments.append(Moment(look_up.last_at, *_looked_up(look_up)))
     for column, title, tone in _CAME_BACK:
         at = getattr(message, column)
         if at is not None:
             moments.append(Moment(at, title, tone, _clock(at, message)))
     return sorted(moments, key=lambda moment: moment.at)
+
+
+def _looked_up(look_up: LookUp) -> tuple[str, str, str]:
+    found = look_up.result == LookUp.Result.FOUND
+    text = f"In its log, {look_up.tries} times so far: {look_up.get_result_display()}"
+    return "Looked up at the provider", "green" if found else "grey", _with(text, look_up.detail)
 
 
 def _clock(at: datetime, message: Message) -> str:

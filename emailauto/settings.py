@@ -145,6 +145,8 @@ LEASE_SECONDS = env.int("LEASE_SECONDS", default=120)
 # How old what a batch knows of providers, circuits and warm-ups may be. Switches are always asked.
 ROUTING_CACHE_SECONDS = 1.0
 SWEEP_SECONDS = env.float("SWEEP_SECONDS", default=5.0)
+# How often the providers' own lists of bounces and complaints are read; 0: never.
+RECONCILE_HOURS = env.float("RECONCILE_HOURS", default=24.0)
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 CELERY_BEAT_MAX_LOOP_INTERVAL = 5
 CELERY_BEAT_SCHEDULE = {
@@ -158,6 +160,11 @@ CELERY_BEAT_SCHEDULE = {
         "task": "suppression.sync_mirror",
         "schedule": float(EMAILAUTO.suppression.sync_interval),
         "options": {"queue": "maintenance", "expires": 60.0},
+    },
+    "reconcile": {
+        "task": "webhooks.reconcile",
+        "schedule": 60.0,
+        "options": {"queue": "bulk", "expires": 60.0},
     },
     "purge-events": {
         "task": "events.purge",

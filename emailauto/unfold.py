@@ -155,6 +155,7 @@ UNFOLD: dict[str, Any] = {
                     _item("Receipts", "receipt_long", "webhooks", "receipt"),
                     _item("Outgoing webhooks", "webhook", "webhooks", "outgoingendpoint"),
                     _item("Outgoing deliveries", "outbox", "webhooks", "outgoingdelivery"),
+                    _item("Polls", "sync", "webhooks", "poll"),
                 ],
             },
             {

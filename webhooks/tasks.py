@@ -1,14 +1,18 @@
-"""The drains of the feedback and the outgoing lane, and the upkeep of their tables."""
+"""The drains of the feedback and the outgoing lane, the upkeep of their tables, and what the clock
+has fetched."""
 
 from celery import shared_task
 
 from common.bell import answer, ring
 from webhooks.outgoing.retention import purge_deliveries, renew_secrets
 from webhooks.outgoing.sending import drain_deliveries
+from webhooks.reconciliation.services import reconcile
 from webhooks.retention import purge_receipts
 from webhooks.services import drain
 
 _BUDGET = 5.0
+# The clock rings every minute. Providers take their time, so this is nothing for a prompt lane.
+_RECONCILE_BUDGET = 40.0
 
 
 @shared_task(name="drain.feedback")
@@ -34,3 +38,8 @@ def drain_outgoing() -> None:
 def tidy_outgoing() -> None:
     renew_secrets()
     purge_deliveries()
+
+
+@shared_task(name="webhooks.reconcile")
+def reconcile_task() -> None:
+    reconcile(budget=_RECONCILE_BUDGET)

@@ -21,7 +21,7 @@ from content.webmail import as_webmail
 from delivery.admin.resolutions import DISCARD, REPLAY, SEND_IT, THE_PROVIDER_HAS_IT
 from delivery.explanations import STATE_TONES, advice_of, sentence_of, timeline_of
 from delivery.headers import message_id, uuid_in_message_id
-from delivery.models import DeadLetter, Message
+from delivery.models import DeadLetter, LookUp, Message
 from delivery.preview import as_sent
 from delivery.senders import load_senders
 from delivery.silence import silent
@@ -173,7 +173,10 @@ class MessageAdmin(MessageList):
             "lead": sentence_of(message),
             "advice": advice_of(message),
             "timeline": timeline_of(
-                message, message.attempt_log.select_related("provider"), message.bounces.all()
+                message,
+                message.attempt_log.select_related("provider"),
+                message.bounces.all(),
+                LookUp.objects.filter(message=message),
             ),
             "rendered": rendered,
             "problem": problem,

@@ -103,6 +103,10 @@ class _SecurePool(HTTPSConnectionPool):
 class _Adapter(HTTPAdapter):
     """Reads every answer itself, up to a size and a moment. Never repeats a request."""
 
+    def __init__(self, most_bytes: int) -> None:
+        super().__init__(max_retries=Retry(0, read=False))
+        self._most_bytes = most_bytes
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         manager: PoolManager = self.poolmanager
@@ -113,7 +117,7 @@ class _Adapter(HTTPAdapter):
         kwargs["stream"] = True
         response = super().send(request, *args, **kwargs)
         try:
-            content = _read(response.raw, deadline)
+            content = _read(response.raw, deadline, self._most_bytes)
         except Exception as error:  # whatever a server can do to a body
             response.close()
             raise requests.exceptions.ConnectionError(error, request=request) from error
@@ -122,13 +126,13 @@ class _Adapter(HTTPAdapter):
         return response
 
 
-def _read(raw: BaseHTTPResponse, deadline: float) -> bytes:
+def _read(raw: BaseHTTPResponse, deadline: float, most_bytes: int) -> bytes:
     """The body, or what there is of one that ends too soon: the head has said it all."""
     parts, size = [], 0
     while chunk := _next(raw):
         parts.append(chunk)
         size += len(chunk)
-        if size > _MOST_BYTES:
+        if size > most_bytes:
             raise ValueError("the answer is too large")
         if time.monotonic() > deadline:
             raise TimeoutError("the answer takes too long")
@@ -145,6 +149,15 @@ def _next(raw: BaseHTTPResponse) -> bytes:
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> None:
         """Nowhere: a redirect would carry the mail and the key to another host."""
+
+
+def guarded_session(most_bytes: int = _MOST_BYTES) -> requests.Session:
+    """A session that trusts no server: one request per call, no redirects, answers of so many
+    bytes at most, within `EMAIL_TIMEOUT` seconds for their head and as many for their body."""
+    session = _Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter(most_bytes))
+    return session
 
 
 class _Guarded(Posting):
@@ -174,10 +187,8 @@ class _Guarded(Posting):
 
     def create_session(self) -> requests.Session:
         theirs = super().create_session()  # type: ignore[misc]
-        session = _Session()
+        session = guarded_session()
         session.headers.update(theirs.headers)
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, _Adapter(max_retries=Retry(0, read=False)))
         return session
 
 

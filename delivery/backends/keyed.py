@@ -20,11 +20,16 @@ class ResendBackend(resend.EmailBackend):
 
 
 class BrevoBackend(brevo.EmailBackend):
-    """https://developers.brevo.com/docs/idempotent-requests: a mail header, half an hour."""
+    """https://developers.brevo.com/docs/idempotent-requests: a mail header, half an hour.
+
+    The message's id goes along as a tag too, which is what Brevo's log is searched by: of what
+    else we send along, its log tells nothing.
+    """
 
     def build_message_payload(self, message: EmailMessage, defaults: Any) -> Any:
         payload = super().build_message_payload(message, defaults)
         if isinstance(message, OutboundEmail):
             headers = payload.data.setdefault("headers", {})
             headers["idempotencyKey"] = str(message.message_uuid)
+            payload.data["tags"] = [*payload.data.get("tags", []), str(message.message_uuid)]
         return payload

@@ -1,6 +1,7 @@
 """The tables of delivery."""
 
 from delivery.models.limits import Quota
+from delivery.models.lookups import LookUp
 from delivery.models.messages import Attempt, DeadLetter, Message, SandboxMail
 from delivery.models.providers import Circuit, Provider, Sender
 from delivery.models.reputation import Bounce, Pardon, Tally
@@ -12,6 +13,7 @@ __all__ = [
     "Bounce",
     "Circuit",
     "DeadLetter",
+    "LookUp",
     "Message",
     "Pardon",
     "Provider",

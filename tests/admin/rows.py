@@ -37,7 +37,7 @@ from tests.factories import (
     TopicFactory,
     make_api_key,
 )
-from webhooks.models import OutgoingDelivery, OutgoingEndpoint, Receipt
+from webhooks.models import OutgoingDelivery, OutgoingEndpoint, Poll, Receipt
 from webhooks.outgoing.services import give_secret
 
 EVIL = "<script>alert('x')</script>"
@@ -160,6 +160,15 @@ def make_delivery() -> OutgoingDelivery:
     )
 
 
+def make_poll() -> Poll:
+    return Poll.objects.create(
+        provider=ProviderFactory(),
+        source="sendgrid",
+        list=f"list-{next(_numbers)}",
+        last_error=EVIL,
+    )
+
+
 def make_campaign() -> Any:
     return CampaignFactory(
         name=EVIL,
@@ -225,6 +234,7 @@ LISTS: dict[str, Callable[[], Any]] = {
     "events_rejection": make_rejection,
     "events_eventtype": make_event_type,
     "events_apikey": lambda: make_api_key(name=EVIL)[0],
+    "webhooks_poll": make_poll,
     "webhooks_receipt": make_receipt,
     "webhooks_outgoingendpoint": make_endpoint,
     "webhooks_outgoingdelivery": make_delivery,

@@ -1,6 +1,7 @@
-"""The tables of what comes back, and of what is told onwards."""
+"""The tables of what comes back, of what is fetched, and of what is told onwards."""
 
 from webhooks.models.outgoing import EVERY_TYPE, OutgoingDelivery, OutgoingEndpoint
+from webhooks.models.polls import Poll
 from webhooks.models.receipts import Receipt
 
-__all__ = ["EVERY_TYPE", "OutgoingDelivery", "OutgoingEndpoint", "Receipt"]
+__all__ = ["EVERY_TYPE", "OutgoingDelivery", "OutgoingEndpoint", "Poll", "Receipt"]

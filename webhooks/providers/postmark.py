@@ -51,7 +51,7 @@ _RECORDS = {
     "Click": FeedbackKind.CLICKED,
     "SpamComplaint": FeedbackKind.COMPLAINED,
 }
-_SUPPRESSIONS = {
+SUPPRESSIONS: Mapping[str, BounceClass] = {
     "HardBounce": BounceClass.HARD,
     "SpamComplaint": BounceClass.COMPLAINT,
     "ManualSuppression": BounceClass.UNSUBSCRIBE,
@@ -97,7 +97,7 @@ def _meaning(raw: dict[str, Any]) -> Meaning:
     if record == "SubscriptionChange":
         # A reactivation at Postmark is no consent of the person: it lifts nothing here.
         reason = text_at(raw, "SuppressionReason") if raw.get("SuppressSending") is True else ""
-        told = _SUPPRESSIONS.get(reason)
+        told = SUPPRESSIONS.get(reason)
         return as_bounce(told) if told else (FeedbackKind.OTHER, None)
     return _RECORDS.get(record, FeedbackKind.OTHER), None
 
