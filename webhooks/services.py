@@ -20,7 +20,7 @@ from webhooks.adapters import Event, NotAuthentic
 from webhooks.answers import apply_answers
 from webhooks.feedback import apply_feedback
 from webhooks.models import Receipt
-from webhooks.providers import ADAPTERS
+from webhooks.sources import SOURCES
 from webhooks.states import ReceiptState
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,8 @@ _BURY = """
 
 
 def keep_receipts(provider: str, events: Iterable[Event], content_type: str | None) -> None:
-    """Store what one authentic call tells and wake the drain. Idempotent per (provider, event id).
+    """Store what one authentic call, or mail, tells and wake the drain. Idempotent per (provider,
+    event id).
 
     When this returns the rows are committed. Raises `NotAuthentic` when a single-use id was used
     before, with another body.
@@ -83,7 +84,7 @@ def keep_receipts(provider: str, events: Iterable[Event], content_type: str | No
         for event in ordered
     ]
     Receipt.objects.bulk_create(receipts, ignore_conflicts=True)
-    if ADAPTERS[provider].ids_are_single_use:
+    if SOURCES[provider].ids_are_single_use:
         _refuse_reuse(provider, ordered)
     ring("feedback")
 
@@ -160,7 +161,7 @@ def _apply_or_fail(receipts: Sequence[Receipt], owner: str) -> None:
 
 def _apply(receipts: Sequence[Receipt], owner: str) -> None:
     parsed = [
-        ADAPTERS[receipt.provider].parse(bytes(receipt.body), receipt.received_at)
+        SOURCES[receipt.provider].parse(bytes(receipt.body), receipt.received_at)
         for receipt in receipts
     ]
     errands = [_run_errand(receipt) for receipt in receipts]
@@ -175,7 +176,7 @@ def _apply(receipts: Sequence[Receipt], owner: str) -> None:
 
 def _run_errand(receipt: Receipt) -> list[dict[str, Any]]:
     """Do what a call asks for besides; returns what the receipt shows of it."""
-    errand = ADAPTERS[receipt.provider].errand
+    errand = SOURCES[receipt.provider].errand
     words = errand(bytes(receipt.body)) if errand is not None else ""
     return [{"kind": words, "class": "", "message": None, "effects": []}] if words else []
 
