@@ -1,4 +1,4 @@
-"""Tokens in links: an id and a proof, no address, no expiry.
+"""Tokens in links and addresses: an id and a proof, no address, no expiry.
 
 Unsubscribe links must work for as long as the mail exists, so a token is never timed out, and it
 still verifies after `SECRET_KEY` moved to `SECRET_KEY_FALLBACKS`.
@@ -14,6 +14,8 @@ from uuid import UUID
 from django.conf import settings
 
 _PROOF_BYTES = 16
+# With the id 25 bytes: 40 characters of base32 and not a bit over, so that there is one spelling.
+_SHORT_PROOF_BYTES = 9
 
 
 def sign_uuid(purpose: str, value: UUID) -> str:
@@ -34,6 +36,26 @@ def read_uuid(purpose: str, token: str) -> UUID | None:
     if any(hmac.compare_digest(_proof(key, purpose, body), proof) for key in _keys()):
         return UUID(bytes=body)
     return None
+
+
+def sign_uuid_caseless(purpose: str, value: UUID) -> str:
+    """A token of 40 characters, `a` to `z` and `2` to `7`, for the local part of an address: relays
+    change its case, and 64 characters are all there is. 72 bits of it are proof."""
+    proof = _proof(settings.SECRET_KEY, purpose, value.bytes)[:_SHORT_PROOF_BYTES]
+    return base64.b32encode(value.bytes + proof).decode().lower()
+
+
+def read_uuid_caseless(purpose: str, token: str) -> UUID | None:
+    """The id such a token was made for, in whatever case it came back, or None."""
+    try:
+        raw = base64.b32decode(token.upper())
+    except (binascii.Error, ValueError):
+        return None
+    if len(raw) != 16 + _SHORT_PROOF_BYTES:
+        return None
+    body, proof = raw[:16], raw[16:]
+    proofs = (_proof(key, purpose, body)[:_SHORT_PROOF_BYTES] for key in _keys())
+    return UUID(bytes=body) if any(hmac.compare_digest(p, proof) for p in proofs) else None
 
 
 def _keys() -> Iterator[str]:

@@ -11,6 +11,7 @@ from django.conf import settings
 from common.signing import sign_uuid
 from delivery.mime import mailbox
 from delivery.models import Message, Sender
+from delivery.return_paths import unsubscribe_address
 from delivery.states import Stream
 
 UNSUBSCRIBE = "unsubscribe"
@@ -63,11 +64,18 @@ def _bulk_headers(message: Message, domain: str) -> dict[str, str]:
     # Colons separate the fields of Feedback-ID; the last one names the sender and is required.
     feedback = ":".join((message.origin_campaign or "-", message.stream, domain))
     return {
-        "List-Unsubscribe": f"<{unsubscribe_url(message.pk)}>",
+        "List-Unsubscribe": _ways_out(message.pk),
         "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
         "List-ID": mailbox(name, f"{key}.{domain}"),
         "Feedback-ID": feedback,
     }
+
+
+def _ways_out(uuid: UUID) -> str:
+    """Over https, which goes first, and by mail where a mailbox for that is set up."""
+    address = unsubscribe_address(uuid)
+    by_mail = f", <mailto:{address}?subject=unsubscribe>" if address else ""
+    return f"<{unsubscribe_url(uuid)}>{by_mail}"
 
 
 def _proof(uuid: UUID) -> str:

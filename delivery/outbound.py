@@ -14,6 +14,7 @@ from content.rendering import RenderedEmail, render
 from delivery import mime
 from delivery.headers import headers_of, unsubscribe_url
 from delivery.models import Message, Provider, Sender
+from delivery.return_paths import return_path
 from delivery.states import Stream
 from delivery.verdicts import Verdict
 
@@ -114,7 +115,7 @@ def build_outbound(
         html=rendered.html,
         token=message.pk.hex,
     )
-    email.envelope = (sender.email, address)
+    email.envelope = (return_path(message.pk, sender.email), address)
     return Outbound(message, provider, sender, email)
 
 

@@ -192,6 +192,21 @@ EMAIL_URL: str = env("EMAIL_URL", default="")
 SANDBOX_BY_DEFAULT = env.bool("SANDBOX_BY_DEFAULT", default=False)
 DEFAULT_FROM_EMAIL: str = env("DEFAULT_FROM_EMAIL", default="shop@example.com")
 EMAIL_TIMEOUT = 30
+# The address that mail over SMTP comes back to, one for each message by a token behind a plus
+# sign; the address in List-Unsubscribe; and the mailbox that both end up in.
+BOUNCE_ADDRESS: str = env("BOUNCE_ADDRESS", default="").strip()
+UNSUBSCRIBE_ADDRESS: str = env("UNSUBSCRIBE_ADDRESS", default="").strip()
+# imaps://user:password@host:993/INBOX, or imap+tls:// for STARTTLS.
+BOUNCE_MAILBOX_URL: str = env("BOUNCE_MAILBOX_URL", default="")
+# What becomes of a mail there once it is kept here: `move:<folder>` or `delete`.
+BOUNCE_MAILBOX_AFTER: str = env("BOUNCE_MAILBOX_AFTER", default="") or "move:Processed"
+BOUNCE_MAILBOX_SECONDS = env.float("BOUNCE_MAILBOX_SECONDS", default=60.0)
+if BOUNCE_MAILBOX_URL:
+    CELERY_BEAT_SCHEDULE["bounce-mailbox"] = {
+        "task": "webhooks.poll_bounces",
+        "schedule": BOUNCE_MAILBOX_SECONDS,
+        "options": {"queue": "maintenance", "expires": max(BOUNCE_MAILBOX_SECONDS, 10.0)},
+    }
 ANYMAIL = {"REQUESTS_TIMEOUT": (5, 30)}
 
 # --- Django -------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from django.db import connection
 from common.bell import ring
 from events.steps import Steps, run
 from webhooks.adapters import NotAuthentic
-from webhooks.providers import ADAPTERS
+from webhooks.sources import SOURCES
 
 LANE = "feedback"
 
@@ -73,14 +73,14 @@ def keep(receipts: Sequence[NewReceipt]) -> Steps[list[Kept]]:
     # other.
     rows = [first[key] for key in sorted(first)]
     inserted = set((yield _INSERT, [msgspec.json.encode(rows).decode()]))
-    doubtful = {r.key for r in receipts if ADAPTERS[r.provider].ids_are_single_use}
+    doubtful = {r.key for r in receipts if SOURCES[r.provider].ids_are_single_use}
     digests = {key: sha256(first[key].body).digest() for key in doubtful & inserted}
     digests |= yield from _stored_digests(doubtful - inserted)
     return [_outcome(receipt, digests) for receipt in receipts]
 
 
 def _outcome(receipt: NewReceipt, digests: Mapping[Key, bytes]) -> Kept:
-    if not ADAPTERS[receipt.provider].ids_are_single_use:
+    if not SOURCES[receipt.provider].ids_are_single_use:
         return Kept.KEPT
     is_first = digests.get(receipt.key) == sha256(receipt.body).digest()
     return Kept.KEPT if is_first else Kept.REUSED

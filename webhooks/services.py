@@ -21,7 +21,7 @@ from common.postgres import insist, is_outage
 from webhooks.answers import apply_answers
 from webhooks.feedback import Feedback, apply_feedback
 from webhooks.models import Receipt
-from webhooks.providers import ADAPTERS
+from webhooks.sources import SOURCES
 from webhooks.states import DUE_STATES, ReceiptState
 
 logger = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ def _apply_or_fail(receipts: Sequence[Receipt], owner: str) -> None:
 
 def _apply(receipts: Sequence[Receipt], owner: str) -> None:
     parsed = [
-        ADAPTERS[receipt.provider].parse(bytes(receipt.body), receipt.received_at)
+        SOURCES[receipt.provider].parse(bytes(receipt.body), receipt.received_at)
         for receipt in receipts
     ]
     errands = [_run_errand(receipt) for receipt in receipts]
@@ -172,7 +172,7 @@ def _next_look(
 
 def _run_errand(receipt: Receipt) -> list[dict[str, Any]]:
     """Do what a call asks for besides; returns what the receipt shows of it."""
-    errand = ADAPTERS[receipt.provider].errand
+    errand = SOURCES[receipt.provider].errand
     words = errand(bytes(receipt.body)) if errand is not None else ""
     return [{"kind": words, "class": "", "message": None, "effects": []}] if words else []
 

@@ -2,13 +2,18 @@
 has fetched."""
 
 from celery import shared_task
+from django.conf import settings
 
 from common.bell import answer, ring
+from webhooks.mailbox.account import MailboxError
+from webhooks.mailbox.services import poll
 from webhooks.outgoing.retention import purge_deliveries, renew_secrets
 from webhooks.outgoing.sending import drain_deliveries
 from webhooks.reconciliation.services import reconcile
 from webhooks.retention import purge_receipts
 from webhooks.services import drain
+
+logger = logging.getLogger(__name__)
 
 _BUDGET = 5.0
 # The clock rings every minute. Providers take their time, so this is nothing for a prompt lane.
@@ -43,3 +48,14 @@ def tidy_outgoing() -> None:
 @shared_task(name="webhooks.reconcile")
 def reconcile_task() -> None:
     reconcile(budget=_RECONCILE_BUDGET)
+
+
+@shared_task(name="webhooks.poll_bounces")
+def poll_bounces() -> None:
+    # The schedule is kept in the database, and may outlive the setting.
+    if not settings.BOUNCE_MAILBOX_URL:
+        return
+    try:
+        poll()
+    except MailboxError as error:
+        logger.warning("bounce mailbox not read", extra={"why": str(error)})

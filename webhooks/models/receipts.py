@@ -1,4 +1,4 @@
-"""Receipts: what providers told us, kept before anything is done with it."""
+"""Receipts: what providers and mail servers told us, kept before anything is done with it."""
 
 from typing import ClassVar, Self
 
@@ -22,7 +22,8 @@ class ReceiptQuerySet(models.QuerySet["Receipt"]):
 
 
 class Receipt(models.Model):
-    """What an authentic webhook call told, byte for byte: each event of an array is one."""
+    """What an authentic webhook call told, byte for byte: each event of an array is one. Or a mail
+    from the bounce mailbox, whose proof is in it or missing."""
 
     provider = models.CharField(max_length=30)
     provider_event_id = models.CharField(max_length=200)
