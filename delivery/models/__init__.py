@@ -5,6 +5,7 @@ from delivery.models.messages import Attempt, DeadLetter, Message, SandboxMail
 from delivery.models.providers import Circuit, Provider, Sender
 from delivery.models.reputation import Bounce, Pardon, Tally
 from delivery.models.switches import Switch
+from delivery.models.tracking import Link, Visit
 from delivery.models.warmup import Warmup, WarmupPlan, WarmupStage
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Bounce",
     "Circuit",
     "DeadLetter",
+    "Link",
     "Message",
     "Pardon",
     "Provider",
@@ -20,6 +22,7 @@ __all__ = [
     "Sender",
     "Switch",
     "Tally",
+    "Visit",
     "Warmup",
     "WarmupPlan",
     "WarmupStage",
