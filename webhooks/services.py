@@ -24,6 +24,7 @@ from webhooks.feedback import Feedback, apply_feedback
 from webhooks.models import Receipt
 from webhooks.providers import ADAPTERS
 from webhooks.states import DUE_STATES, ReceiptState
+from webhooks.visits import judge_visits
 
 logger = logging.getLogger(__name__)
 
@@ -108,10 +109,11 @@ def _refuse_reuse(provider: str, events: Sequence[Event]) -> None:
 
 
 def drain(*, budget: float) -> bool:
-    """Apply what came back, in the hand-over or later, for up to `budget` seconds; True if there
-    may be more."""
+    """Apply what came back, in the hand-over, by our own links or later, for up to `budget`
+    seconds; True if there may be more."""
     has_more_answers = apply_answers()
-    return drain_receipts(budget=budget) or has_more_answers
+    has_more_visits = judge_visits()
+    return drain_receipts(budget=budget) or has_more_answers or has_more_visits
 
 
 def drain_receipts(*, budget: float) -> bool:
