@@ -1,4 +1,4 @@
-"""Tokens in links and addresses: an id and a proof, no address, no expiry.
+"""Tokens in links and addresses: ids and a proof, no address, no expiry.
 
 Unsubscribe links must work for as long as the mail exists, so a token is never timed out, and it
 still verifies after `SECRET_KEY` moved to `SECRET_KEY_FALLBACKS`.
@@ -20,21 +20,34 @@ _SHORT_PROOF_BYTES = 9
 
 def sign_uuid(purpose: str, value: UUID) -> str:
     """A 43-character URL-safe token for the id, valid for this purpose only."""
-    return _encode(value.bytes + _proof(settings.SECRET_KEY, purpose, value.bytes))
+    return sign_uuids(purpose, value)
 
 
 def read_uuid(purpose: str, token: str) -> UUID | None:
     """The id a token was made for, or None when it was not made here for this purpose."""
+    values = read_uuids(purpose, token, count=1)
+    return values[0] if values is not None else None
+
+
+def sign_uuids(purpose: str, *values: UUID) -> str:
+    """A URL-safe token for the ids in this order, valid for this purpose only."""
+    body = b"".join(value.bytes for value in values)
+    return _encode(body + _proof(settings.SECRET_KEY, purpose, body))
+
+
+def read_uuids(purpose: str, token: str, *, count: int) -> tuple[UUID, ...] | None:
+    """The ids a token was made for, or None when it was not made here for this purpose and so
+    many ids."""
     try:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         return None
     # A second spelling of the same bytes (unused trailing bits) is not the token we made.
-    if len(raw) != 16 + _PROOF_BYTES or _encode(raw) != token:
+    if len(raw) != 16 * count + _PROOF_BYTES or _encode(raw) != token:
         return None
-    body, proof = raw[:16], raw[16:]
+    body, proof = raw[:-_PROOF_BYTES], raw[-_PROOF_BYTES:]
     if any(hmac.compare_digest(_proof(key, purpose, body), proof) for key in _keys()):
-        return UUID(bytes=body)
+        return tuple(UUID(bytes=body[at : at + 16]) for at in range(0, len(body), 16))
     return None
 
 

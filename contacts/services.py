@@ -22,7 +22,8 @@ _MOST_ATTRIBUTES = 200
 _ALL = "*"
 _HAVE_PLACES = frozenset({"email", "name", "region"})
 _RECIPIENTS = """
-    SELECT c.id, c.email, c.email_normalized, c.is_active, c.region, s.topics, s.states
+    SELECT c.id, c.email, c.email_normalized, c.is_active, c.region, c.may_track,
+           s.topics, s.states
     FROM contacts_contact AS c CROSS JOIN LATERAL (
         SELECT coalesce(array_agg(topic_id), '{}') AS topics,
                coalesce(array_agg(state::text), '{}') AS states
@@ -227,6 +228,8 @@ class Recipient:
     region: str
     subscriptions: Mapping[int, str]
     """By topic id: granted or withdrawn, where anything is on record."""
+    may_track: bool = False
+    """Whether they agreed that opens and clicks are recorded."""
 
 
 def recipients(contact_ids: Iterable[int]) -> dict[int, Recipient]:
@@ -234,8 +237,10 @@ def recipients(contact_ids: Iterable[int]) -> dict[int, Recipient]:
     with connection.cursor() as cursor:
         cursor.execute(_RECIPIENTS, [list(contact_ids)])
         return {
-            pk: Recipient(email, normalized, is_active, region, dict(zip(*said, strict=True)))
-            for pk, email, normalized, is_active, region, *said in cursor.fetchall()
+            pk: Recipient(
+                *(email, normalized, is_active, region, dict(zip(*said, strict=True)), may_track)
+            )
+            for pk, email, normalized, is_active, region, may_track, *said in cursor.fetchall()
         }
 
 

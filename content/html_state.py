@@ -67,21 +67,21 @@ class Forbidden(Exception):
 URL_ATTRIBUTES: Final = frozenset(
     {"href", "src", "background", "action", "cite", "poster", "longdesc"}
 )
-_RAW_ELEMENTS: Final = frozenset({"style", "title", "textarea"})
+RAW_ELEMENTS: Final = frozenset({"style", "title", "textarea"})
 # Scripts and frames, which mail clients drop, and elements inside which HTML is tokenized by
 # other rules than these.
 _FORBIDDEN_NAMES = (
     "applet base embed frame frameset iframe math noembed noframes noscript object plaintext "
     "script svg template xmp"
 )
-_FORBIDDEN: Final = frozenset(_FORBIDDEN_NAMES.split())
+FORBIDDEN_ELEMENTS: Final = frozenset(_FORBIDDEN_NAMES.split())
 
-_CONDITIONAL = re.compile(r"<!--\[if[^\]>]*\]>", re.IGNORECASE)
+CONDITIONAL = re.compile(r"<!--\[if[^\]>]*\]>", re.IGNORECASE)
 _CONDITIONAL_BEGUN = re.compile(r"<!--(\[(i(f[^\]>]*\]?)?)?)?\Z", re.IGNORECASE)
-_EMPTY_COMMENT = re.compile(r"<!---?>")
+EMPTY_COMMENT = re.compile(r"<!---?>")
 _TAG = re.compile(r"</?(?=[a-zA-Z])")
 _UNDECIDED = re.compile(r"<(/|!-?|!---?)?\Z")
-_COMMENT_END = re.compile(r"--!?>")
+COMMENT_END = re.compile(r"--!?>")
 _COMMENT_ENDING = re.compile(r"--?!?\Z")
 _NAME_PART = re.compile(r"[^\s/>=]*")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
@@ -109,7 +109,7 @@ def _text(state: State, text: str, position: int) -> _Step:
         return state, len(text)
     # Outlook reads the inside of conditional comments as HTML, everybody else skips it: read as
     # HTML, what is printed there is safe for both.
-    if found := _CONDITIONAL.match(text, start) or _EMPTY_COMMENT.match(text, start):
+    if found := CONDITIONAL.match(text, start) or EMPTY_COMMENT.match(text, start):
         return state, found.end()
     if _CONDITIONAL_BEGUN.match(text, start) or _UNDECIDED.match(text, start):
         return state._replace(pending=text[start:]), len(text)
@@ -123,7 +123,7 @@ def _text(state: State, text: str, position: int) -> _Step:
 
 
 def _comment(state: State, text: str, position: int) -> _Step:
-    if found := _COMMENT_END.search(text, position):
+    if found := COMMENT_END.search(text, position):
         return State(), found.end()
     ending = _COMMENT_ENDING.search(text, position)
     return state._replace(pending=ending[0] if ending else ""), len(text)
@@ -154,7 +154,7 @@ def _tag_name(state: State, text: str, position: int) -> _Step:
     tag = state.tag + text[position:end].lower()
     if end == len(text):
         return state._replace(tag=tag), end
-    if tag.lstrip("/") in _FORBIDDEN:
+    if tag.lstrip("/") in FORBIDDEN_ELEMENTS:
         raise Forbidden(f"<{tag.lstrip('/')}> has no place in a mail")
     return State(Mode.BEFORE_NAME, tag=tag), end
 
@@ -162,7 +162,7 @@ def _tag_name(state: State, text: str, position: int) -> _Step:
 def _before_name(state: State, text: str, position: int) -> _Step:
     character = text[position]
     if character == ">":
-        raw = state.tag in _RAW_ELEMENTS
+        raw = state.tag in RAW_ELEMENTS
         return (State(Mode.RAW, tag=state.tag) if raw else State()), position + 1
     if character in " \t\r\n\f/":
         return state, position + 1

@@ -20,6 +20,7 @@ from delivery.quotas import Full, Limit, Reserved, give_back, reserve
 from delivery.routes import Route, RouteError
 from delivery.routing import reason_of
 from delivery.states import MessageState, Reason
+from delivery.tracking import may_be_tracked
 from delivery.transitions import Refused
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ def made(
             provider=provider,
             address=recipient.email,
             has_metadata=not isinstance(route, Route) or route.traits.has_metadata,
+            is_tracked=may_be_tracked(message, recipient),
         )
     except RenderError as error:
         return _unmade(message, str(error))

@@ -28,6 +28,7 @@ from delivery.departures import (
 from delivery.gate import Facts, load_facts, refreshed
 from delivery.handover import Departed, Handed, hand_over
 from delivery.journal import Journal, close_journal, open_journal
+from delivery.links import store_links
 from delivery.mailboxes import mailbox_provider
 from delivery.models import Message, Provider
 from delivery.quotas import give_back
@@ -217,6 +218,7 @@ class _Batch:
         if not ready:
             transitions.refuse(refused, owner=self._owner)
             return []
+        store_links({k: url for i in ready for k, url in (i.outbound.links or {}).items()})
         with transaction.atomic():
             leaving = self._leaving(ready, refused, facts)
             departures = [self._departure(item) for item, _ in leaving]
@@ -264,6 +266,8 @@ class _Batch:
             elif recipient.email_normalized != item.recipient.email_normalized:
                 # The lock and the rendered recipient are those of the old address.
                 moved.append(message.pk)
+            elif item.outbound.is_tracked and not recipient.may_track:
+                moved.append(message.pk)  # They have just changed their mind.
             else:
                 passed.append(item)
         leaving = unless_probed(within_limits(passed, refused, facts), refused, facts)
@@ -284,6 +288,7 @@ class _Batch:
             outbound.sender.domain,
             mailbox_provider(recipient.email_normalized or ""),
             outbound.wire_hash,
+            outbound.is_tracked,
         )
 
     def _hand_over(self, departed: Sequence[Departed], journal: Journal | None) -> None:

@@ -1,8 +1,8 @@
 """From a stored message to the mail Django's backends take."""
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from email.utils import formataddr
 from typing import Any
 from uuid import UUID
@@ -10,12 +10,14 @@ from uuid import UUID
 from django.core.mail import EmailMultiAlternatives
 
 from common.addresses import mask
+from content.hyperlinks import without_marks
 from content.rendering import RenderedEmail, render
 from delivery import mime
 from delivery.headers import headers_of, unsubscribe_url
 from delivery.models import Message, Provider, Sender
 from delivery.return_paths import return_path
 from delivery.states import Stream
+from delivery.tracking import tracked
 from delivery.verdicts import Verdict
 
 
@@ -43,6 +45,13 @@ class Outbound:
     provider: Provider
     sender: Sender
     email: OutboundEmail
+    links: Mapping[UUID, str] | None = None
+    """Where its tracked links lead; None when it is not tracked."""
+
+    @property
+    def is_tracked(self) -> bool:
+        """Whether it tells opens and clicks."""
+        return self.links is not None
 
     @property
     def wire_hash(self) -> bytes:
@@ -63,9 +72,20 @@ class Outbound:
 def render_message(message: Message, sender: Sender | None) -> RenderedEmail:
     """The wording of the pinned version over the stored context: the same bytes on every call.
 
-    Raises `RenderError`.
+    Without what tracking adds, which is for the recipient alone: whoever looks at the mail here
+    must not count as an open. Raises `RenderError`.
     """
-    return render(message.template_version, context_of(message, sender))
+    return _rendered(message, sender, is_tracked=False)[0]
+
+
+def _rendered(
+    message: Message, sender: Sender | None, *, is_tracked: bool
+) -> tuple[RenderedEmail, Mapping[UUID, str] | None]:
+    rendered = render(message.template_version, context_of(message, sender))
+    if not is_tracked:
+        return replace(rendered, html=without_marks(rendered.html)), None
+    html, links = tracked(rendered.html, message.pk)
+    return replace(rendered, html=html), links
 
 
 def context_of(message: Message, sender: Sender | None) -> dict[str, Any]:
@@ -87,11 +107,18 @@ def context_of(message: Message, sender: Sender | None) -> dict[str, Any]:
 
 
 def build_outbound(
-    message: Message, *, sender: Sender, provider: Provider, address: str, has_metadata: bool
+    message: Message,
+    *,
+    sender: Sender,
+    provider: Provider,
+    address: str,
+    has_metadata: bool,
+    is_tracked: bool = False,
 ) -> Outbound:
     """Render the message into a mail to `address`; raises `RenderError`, or `ValueError` when a
-    header cannot be expressed. `has_metadata`: the provider takes some."""
-    rendered = render_message(message, sender)
+    header cannot be expressed. `has_metadata`: the provider takes some. `is_tracked`: it tells
+    opens and clicks."""
+    rendered, links = _rendered(message, sender, is_tracked=is_tracked)
     headers = headers_of(message, sender)
     email = OutboundEmail(
         subject=rendered.subject,
@@ -116,7 +143,7 @@ def build_outbound(
         token=message.pk.hex,
     )
     email.envelope = (return_path(message.pk, sender.email), address)
-    return Outbound(message, provider, sender, email)
+    return Outbound(message, provider, sender, email, links)
 
 
 def _addressing(sender: Sender, address: str, subject: str) -> Iterator[tuple[str, str]]:

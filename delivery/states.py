@@ -25,6 +25,16 @@ class MessageState(models.TextChoices):
     HELD = "held"
 
 
+class Actor(models.TextChoices):
+    """Who opened or clicked. See docs/tracking.md for how that is told."""
+
+    PERSON = "person"
+    PROXY = "proxy", "Proxy"
+    """A mail service that loads images for people, or in place of them."""
+    MACHINE = "machine", "Machine"
+    """A security scanner, a preview, a script."""
+
+
 class Reason(models.TextChoices):
     """Why a message was not sent, or not yet. Stored on it and shown to the marketer."""
 

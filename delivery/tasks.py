@@ -4,6 +4,7 @@ from celery import shared_task
 
 from common.bell import answer, ring
 from delivery.engine import drain
+from delivery.links import purge_links
 from delivery.states import Stream
 
 # Short: whoever shares the worker gets its turn, and a shutdown finds a gap.
@@ -24,3 +25,8 @@ def _drain(stream: Stream) -> None:
     answer(stream.value)
     if drain(stream.value, budget=_BUDGET_SECONDS):
         ring(stream.value)
+
+
+@shared_task(name="delivery.purge_links")
+def purge_links_task() -> None:
+    purge_links()

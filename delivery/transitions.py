@@ -30,6 +30,7 @@ class Departure:
     sending_domain: str
     mailboxes: str
     wire_hash: bytes
+    is_tracked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +110,14 @@ _DISPATCH = """
     UPDATE delivery_message AS m
     SET state = 'dispatching', attempts = m.attempts + 1, handover_id = %s, reason = '',
         detail = '', provider_id = d.provider_id, route = d.route, email = d.email,
-        email_normalized = d.email_normalized, wire_hash = d.wire_hash,
+        email_normalized = d.email_normalized, wire_hash = d.wire_hash, is_tracked = d.is_tracked,
         sending_domain = d.sending_domain, mailboxes = d.mailboxes,
         handed_over_at = statement_timestamp(),
         lease_until = statement_timestamp() + %s * interval '1 second'
     FROM unnest(%s::uuid[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[],
-                %s::text[], %s::bytea[])
+                %s::text[], %s::bytea[], %s::bool[])
          AS d (id, provider_id, route, email, email_normalized, sending_domain, mailboxes,
-               wire_hash)
+               wire_hash, is_tracked)
     WHERE m.id = d.id AND m.state = 'claimed' AND m.lease_owner = %s
           AND m.lease_until > statement_timestamp()
     RETURNING m.id, m.attempts
@@ -263,6 +264,7 @@ def dispatch(
         [d.sending_domain for d in departures],
         [d.mailboxes for d in departures],
         [d.wire_hash for d in departures],
+        [d.is_tracked for d in departures],
         owner,
     )
     return dict(_run(_DISPATCH, columns))

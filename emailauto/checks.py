@@ -16,10 +16,11 @@ from delivery.routes import configured_backend
 
 @register(Tags.security, deploy=True)
 def public_url_is_https(**_: Any) -> list[CheckMessage]:
-    """RFC 8058 one-click links have to be https."""
-    if urlsplit(settings.PUBLIC_URL).scheme == "https":
+    """RFC 8058 one-click links have to be https, and no link may be weaker than the page behind."""
+    urls = (settings.PUBLIC_URL, settings.TRACKING_URL)
+    if all(urlsplit(url).scheme == "https" for url in urls):
         return []
-    hint = "PUBLIC_URL=https://mail.example.com"
+    hint = "PUBLIC_URL=https://mail.example.com, and TRACKING_URL likewise if it is set"
     return [Error("Links in mails are not https.", hint=hint, id="emailauto.E001")]
 
 

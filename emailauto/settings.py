@@ -80,9 +80,13 @@ OUTGOING_PROXY: str = env("OUTGOING_PROXY", default="") or env("HTTPS_PROXY", de
 # Links in mails are built from this and never from a request's Host header.
 PUBLIC_URL: str = env("PUBLIC_URL", default="http://127.0.0.1:8000").rstrip("/")
 _public = urlsplit(PUBLIC_URL)
+# Where tracked links of mails lead: a name of its own that points here, if its operator has one.
+TRACKING_URL: str = env("TRACKING_URL", default="").rstrip("/") or PUBLIC_URL
 # The loopback names are for health checks from the same machine or container.
 ALLOWED_HOSTS: list[str] = [
-    *env.list("ALLOWED_HOSTS", default=[_public.hostname or ""]),
+    *env.list(
+        "ALLOWED_HOSTS", default=[_public.hostname or "", urlsplit(TRACKING_URL).hostname or ""]
+    ),
     *("127.0.0.1", "localhost", "[::1]"),
 ]
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[PUBLIC_URL])
@@ -165,6 +169,11 @@ CELERY_BEAT_SCHEDULE = {
         "task": "webhooks.reconcile",
         "schedule": 60.0,
         "options": {"queue": "bulk", "expires": 60.0},
+    },
+    "purge-links": {
+        "task": "delivery.purge_links",
+        "schedule": 3600.0,
+        "options": {"queue": "maintenance", "expires": 600.0},
     },
     "purge-events": {
         "task": "events.purge",

@@ -5,9 +5,11 @@ It is why a lost, doubled or flushed broker changes latency only.
 
 from collections.abc import Callable
 
+from django.db.models.functions import Now
+
 from campaigns.models import Enrollment
 from common.bell import ring
-from delivery.models import Bounce, Message
+from delivery.models import Bounce, Message, Visit
 from delivery.recovery import recover
 from delivery.reputation import judge_now_and_then
 from delivery.states import Stream
@@ -23,7 +25,9 @@ _DUE: dict[str, Callable[[], bool]] = {
     "transactional": lambda: Message.objects.due(Stream.TRANSACTIONAL).exists(),
     "marketing": lambda: Message.objects.due(Stream.MARKETING).exists(),
     "feedback": lambda: (
-        Receipt.objects.due().exists() or Bounce.objects.filter(is_applied=False).exists()
+        Receipt.objects.due().exists()
+        or Bounce.objects.filter(is_applied=False).exists()
+        or Visit.objects.filter(actor="", due_at__lte=Now()).exists()
     ),
     "outgoing": lambda: OutgoingDelivery.objects.due().exists(),
 }

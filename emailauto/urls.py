@@ -7,6 +7,7 @@ from drf_spectacular.views import SpectacularSwaggerView
 
 from emailauto.views import SchemaView, api_not_found
 from events.api import CloudEventsView, SegmentView
+from preferences.urls import tracking_urlpatterns
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index", permanent=False)),
@@ -20,5 +21,6 @@ urlpatterns = [
     path("api/schema", SchemaView.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerView.as_view(url_name="schema"), name="api-docs"),
     path("u/", include("preferences.urls")),
+    path("t/", include(tracking_urlpatterns)),
     path("webhooks/", include("webhooks.urls")),
 ]

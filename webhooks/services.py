@@ -23,6 +23,7 @@ from webhooks.feedback import Feedback, apply_feedback
 from webhooks.models import Receipt
 from webhooks.sources import SOURCES
 from webhooks.states import DUE_STATES, ReceiptState
+from webhooks.visits import judge_visits
 
 logger = logging.getLogger(__name__)
 
@@ -78,10 +79,11 @@ _BURY = """
 
 
 def drain(*, budget: float) -> bool:
-    """Apply what came back, in the hand-over or later, for up to `budget` seconds; True if there
-    may be more."""
+    """Apply what came back, in the hand-over, by our own links or later, for up to `budget`
+    seconds; True if there may be more."""
     has_more_receipts = drain_receipts(budget=budget)
-    return apply_answers() or has_more_receipts
+    has_more_visits = judge_visits()
+    return apply_answers() or has_more_receipts or has_more_visits
 
 
 def drain_receipts(*, budget: float) -> bool:

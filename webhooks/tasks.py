@@ -1,6 +1,8 @@
 """The drains of the feedback and the outgoing lane, the upkeep of their tables, and what the clock
 has fetched."""
 
+import logging
+
 from celery import shared_task
 from django.conf import settings
 

@@ -28,6 +28,7 @@ from delivery.silence import silent
 from delivery.states import DEAD_LETTER_STATES
 
 _MOST_CONTACTS = 500
+_MOST_VISITS = 50
 
 _MARKS = (
     ("delivered_at", "mark_email_read", "Delivered", "ea-on"),
@@ -178,6 +179,7 @@ class MessageAdmin(MessageList):
                 message.bounces.all(),
                 LookUp.objects.filter(message=message),
             ),
+            "visits": message.visits.select_related("link")[:_MOST_VISITS],
             "rendered": rendered,
             "problem": problem,
             "message_id": _message_id(message),

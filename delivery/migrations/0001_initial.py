@@ -199,6 +199,20 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
+            name="Link",
+            fields=[
+                ("id", models.UUIDField(editable=False, primary_key=True, serialize=False)),
+                ("url", models.TextField()),
+                (
+                    "used_on",
+                    models.DateField(help_text="The last day on which a mail with it was made."),
+                ),
+            ],
+            options={
+                "indexes": [models.Index(fields=["used_on"], name="link_used_on")],
+            },
+        ),
+        migrations.CreateModel(
             name="Message",
             fields=[
                 (
@@ -324,6 +338,13 @@ class Migration(migrations.Migration):
                     "wire_hash",
                     models.BinaryField(
                         help_text="SHA-256 of the mail that was handed over last.", null=True
+                    ),
+                ),
+                (
+                    "is_tracked",
+                    models.BooleanField(
+                        default=False,
+                        help_text="Whether what was handed over last tells opens and clicks.",
                     ),
                 ),
                 (
@@ -650,6 +671,62 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
+            name="Visit",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "fingerprint",
+                    models.BinaryField(help_text="The same of what is kept once in a few seconds."),
+                ),
+                (
+                    "client",
+                    models.BinaryField(
+                        help_text="The same of one program that visits one message."
+                    ),
+                ),
+                ("user_agent", models.CharField(blank=True, max_length=300)),
+                ("is_head", models.BooleanField(default=False)),
+                ("is_prefetch", models.BooleanField(default=False)),
+                ("at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("due_at", models.DateTimeField()),
+                (
+                    "actor",
+                    models.CharField(
+                        blank=True,
+                        choices=[("person", "Person"), ("proxy", "Proxy"), ("machine", "Machine")],
+                        max_length=10,
+                    ),
+                ),
+                ("reason", models.CharField(blank=True, max_length=60)),
+                (
+                    "link",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="delivery.link",
+                    ),
+                ),
+                (
+                    "message",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="visits",
+                        to="delivery.message",
+                    ),
+                ),
+            ],
+            options={
+                "ordering": ["-id"],
+            },
+        ),
+        migrations.CreateModel(
             name="Warmup",
             fields=[
                 (
@@ -887,6 +964,26 @@ class Migration(migrations.Migration):
             constraint=models.UniqueConstraint(
                 fields=("starts_at", "provider", "campaign", "stream", "domain", "mailboxes"),
                 name="tally_once",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="visit",
+            index=models.Index(fields=["message", "at"], name="visit_of_message"),
+        ),
+        migrations.AddIndex(
+            model_name="visit",
+            index=models.Index(
+                condition=models.Q(("actor", "")), fields=["due_at", "id"], name="visit_due"
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="visit",
+            index=models.Index(fields=["link"], name="visit_of_link"),
+        ),
+        migrations.AddConstraint(
+            model_name="visit",
+            constraint=models.UniqueConstraint(
+                fields=("message", "fingerprint"), name="visit_once"
             ),
         ),
         migrations.AddConstraint(

@@ -6,6 +6,7 @@ from delivery.models.messages import Attempt, DeadLetter, Message, SandboxMail
 from delivery.models.providers import Circuit, Provider, Sender
 from delivery.models.reputation import Bounce, Pardon, Tally
 from delivery.models.switches import Switch
+from delivery.models.tracking import Link, Visit
 from delivery.models.warmup import Warmup, WarmupPlan, WarmupStage
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Bounce",
     "Circuit",
     "DeadLetter",
+    "Link",
     "LookUp",
     "Message",
     "Pardon",
@@ -22,6 +24,7 @@ __all__ = [
     "Sender",
     "Switch",
     "Tally",
+    "Visit",
     "Warmup",
     "WarmupPlan",
     "WarmupStage",

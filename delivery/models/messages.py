@@ -86,6 +86,9 @@ class Message(models.Model):
     wire_hash = models.BinaryField(
         null=True, help_text=_("SHA-256 of the mail that was handed over last.")
     )
+    is_tracked = models.BooleanField(
+        default=False, help_text=_("Whether what was handed over last tells opens and clicks.")
+    )
     replay_until = models.DateTimeField(
         null=True,
         blank=True,

@@ -147,9 +147,24 @@ def what_is_counted_is_right() -> list[str]:
         SELECT 'contact ' || contact_id || ' said ' || coalesce(said.state, 'nothing')
                || ' last and is ' || coalesce(stands.state, 'nothing')
         FROM (SELECT DISTINCT ON (contact_id, topic_id) contact_id, topic_id, state
-              FROM contacts_consent ORDER BY contact_id, topic_id, id DESC) AS said
+              FROM contacts_consent WHERE purpose = 'mail'
+              ORDER BY contact_id, topic_id, id DESC) AS said
         FULL JOIN contacts_subscription AS stands USING (contact_id, topic_id)
         WHERE said.state IS DISTINCT FROM stands.state
+        UNION ALL
+        SELECT 'contact ' || c.id || ' said ' || said.state || ' to tracking last'
+        FROM (SELECT DISTINCT ON (contact_id) contact_id, state FROM contacts_consent
+              WHERE purpose = 'tracking' ORDER BY contact_id, id DESC) AS said
+        JOIN contacts_contact AS c ON c.id = said.contact_id
+        WHERE c.may_track <> (said.state = 'granted')
+        UNION ALL
+        SELECT 'message ' || id || ' is ' || stream || ' and tracked'
+        FROM delivery_message WHERE is_tracked AND stream <> 'marketing'
+        UNION ALL
+        SELECT 'message ' || m.id || ' was visited by a person and says never'
+        FROM delivery_message AS m JOIN delivery_visit AS v ON v.message_id = m.id
+        WHERE v.actor = 'person'
+              AND CASE WHEN v.link_id IS NULL THEN m.opened_at ELSE m.clicked_at END IS NULL
         """
     )
 

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from common.signing import read_uuid, sign_uuid
+from common.signing import read_uuid, read_uuids, sign_uuid, sign_uuids
 
 ALPHABET = string.ascii_letters + string.digits + "-_"
 # Its token starts with `_`, which the two base64 alphabets spell differently.
@@ -72,3 +72,13 @@ def test_other_spelling_of_a_token_is_refused(respell: Any) -> None:
     token = sign_uuid("unsubscribe", ONES)
     assert respell(token) != token
     assert read_uuid("unsubscribe", respell(token)) is None
+
+
+def test_token_for_several_ids_is_read_back_in_their_order() -> None:
+    first, second = uuid4(), uuid4()
+    token = sign_uuids("click", first, second)
+    assert read_uuids("click", token, count=2) == (first, second)
+    assert len(token) == 64
+    assert token != sign_uuids("click", second, first)
+    assert read_uuids("click", token, count=1) is None
+    assert read_uuids("click", sign_uuid("click", first), count=2) is None

@@ -12,7 +12,7 @@ from emailauto.config import Config
 @pytest.fixture(autouse=True)
 def _sound(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A deployment without a fault; each test adds one."""
-    settings.PUBLIC_URL = "https://mail.example.com"
+    settings.PUBLIC_URL = settings.TRACKING_URL = "https://mail.example.com"
     settings.SECRET_KEY, settings.ADDRESS_HASH_KEY = "secret", "address"
     settings.EMAIL_URL = "smtp://127.0.0.1"
     settings.SANDBOX_BY_DEFAULT = False
@@ -33,8 +33,9 @@ def test_sound_deployment_has_nothing_to_say() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://mail.example.com", "mail.example.com", ""])
-def test_links_without_https_are_an_error(settings: Any, url: str) -> None:
-    settings.PUBLIC_URL = url
+@pytest.mark.parametrize("name", ["PUBLIC_URL", "TRACKING_URL"])
+def test_links_without_https_are_an_error(settings: Any, name: str, url: str) -> None:
+    setattr(settings, name, url)
     assert found() == ["emailauto.E001"]
 
 

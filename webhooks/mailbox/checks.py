@@ -24,12 +24,12 @@ def check_bounce_mailbox(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     try:
         account = account_of(settings.BOUNCE_MAILBOX_URL)
     except MailboxError as error:
-        return [Error(f"BOUNCE_MAILBOX_URL: {error}.", hint=_URL, id="webhooks.E003")]
+        return [Error(f"BOUNCE_MAILBOX_URL: {error}.", hint=_URL, id="webhooks.E005")]
     try:
         folder_after(settings.BOUNCE_MAILBOX_AFTER, account)
     except MailboxError as error:
         hint = "BOUNCE_MAILBOX_AFTER=move:Processed, or delete"
-        return [Error(f"BOUNCE_MAILBOX_AFTER: {error}.", hint=hint, id="webhooks.E004")]
+        return [Error(f"BOUNCE_MAILBOX_AFTER: {error}.", hint=hint, id="webhooks.E006")]
     return []
 
 
@@ -37,13 +37,13 @@ def check_bounce_mailbox(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 def check_bounce_addresses(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """A token has to fit into them, and somebody has to read what they get."""
     found: list[CheckMessage] = [
-        Error(f"{name} is no ASCII address with room.", hint=_ADDRESS_HINT, id="webhooks.E005")
+        Error(f"{name} is no ASCII address with room.", hint=_ADDRESS_HINT, id="webhooks.E007")
         for name in _ADDRESSES
         if getattr(settings, name) and not takes_a_token(getattr(settings, name))
     ]
     if settings.UNSUBSCRIBE_ADDRESS and not settings.BOUNCE_MAILBOX_URL:
         message = "UNSUBSCRIBE_ADDRESS is offered to recipients and no mailbox is read."
-        found.append(Error(message, hint=_URL, id="webhooks.E006"))
+        found.append(Error(message, hint=_URL, id="webhooks.E008"))
     return found
 
 

@@ -17,7 +17,6 @@ from delivery.models import Message
 from suppression.models import Suppression
 from tests.factories import MessageFactory, TopicFactory
 from tests.webhooks.mailbox.corpus import EXPECTED, HERE, mail
-from webhooks.adapters import Event
 from webhooks.mailbox import mime
 from webhooks.mailbox.imap import MAX_MAIL
 from webhooks.mailbox.reports import parse
@@ -55,7 +54,7 @@ def test_mail_of_the_corpus(name: str, line_end: bytes) -> None:
 
 
 def apply(*mails: bytes) -> Receipt:
-    keep_receipts("mailbox", [Event(f"m{i}", raw) for i, raw in enumerate(mails)], "message/rfc822")
+    keep_receipts([NewReceipt("mailbox", f"m{i}", raw) for i, raw in enumerate(mails)])
     drain_receipts(budget=20)
     return Receipt.objects.latest("pk")
 
