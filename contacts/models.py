@@ -51,6 +51,12 @@ class Contact(models.Model):
     engaged_at = models.DateTimeField(
         null=True, blank=True, editable=False, help_text=_("When they last opened or clicked.")
     )
+    erased_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text=_("Since then nothing is known of them but that they were here."),
+    )
     created_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())
 
@@ -73,6 +79,10 @@ class Topic(models.Model):
     )
     policy = models.CharField(
         max_length=10, choices=TopicPolicy.choices, default=TopicPolicy.OPT_IN
+    )
+    double_opt_in = models.BooleanField(
+        default=False,
+        help_text=_("Who subscribes is asked by mail first, and counts once they have confirmed."),
     )
 
     class Meta:

@@ -22,7 +22,9 @@ _MOST_ATTRIBUTES = 200
 _ALL = "*"
 _HAVE_PLACES = frozenset({"email", "name", "region"})
 _RECIPIENTS = """
-    SELECT c.id, c.email, c.email_normalized, c.is_active, c.region, s.topics, s.states
+    SELECT c.id, c.email, c.email_normalized, c.is_active, c.region,
+           coalesce(c.paused_until > statement_timestamp(), false), c.weekly_limit,
+           s.topics, s.states
     FROM contacts_contact AS c CROSS JOIN LATERAL (
         SELECT coalesce(array_agg(topic_id), '{}') AS topics,
                coalesce(array_agg(state::text), '{}') AS states
@@ -212,7 +214,7 @@ def record_consent(
 
 
 def subscription_states(contact_ids: Iterable[int]) -> dict[tuple[int, int], str]:
-    """(contact id, topic id) → granted or withdrawn, where anything is on record. One query."""
+    """(contact id, topic id) → granted, withdrawn or pending, where anything is on record. One query."""
     rows = Subscription.objects.filter(contact_id__in=list(contact_ids))
     return {(c, t): state for c, t, state in rows.values_list("contact_id", "topic_id", "state")}
 
@@ -226,7 +228,10 @@ class Recipient:
     is_active: bool
     region: str
     subscriptions: Mapping[int, str]
-    """By topic id: granted or withdrawn, where anything is on record."""
+    """By topic id: granted, withdrawn or pending, where anything is on record."""
+    is_paused: bool = False
+    weekly_limit: int | None = None
+    """Marketing mails in seven days, where they want no more."""
 
 
 def recipients(contact_ids: Iterable[int]) -> dict[int, Recipient]:
@@ -234,8 +239,10 @@ def recipients(contact_ids: Iterable[int]) -> dict[int, Recipient]:
     with connection.cursor() as cursor:
         cursor.execute(_RECIPIENTS, [list(contact_ids)])
         return {
-            pk: Recipient(email, normalized, is_active, region, dict(zip(*said, strict=True)))
-            for pk, email, normalized, is_active, region, *said in cursor.fetchall()
+            pk: Recipient(
+                email, normalized, is_active, region, dict(zip(*said, strict=True)), paused, limit
+            )
+            for pk, email, normalized, is_active, region, paused, limit, *said in cursor.fetchall()
         }
 
 

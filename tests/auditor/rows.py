@@ -147,7 +147,8 @@ def what_is_counted_is_right() -> list[str]:
         SELECT 'contact ' || contact_id || ' said ' || coalesce(said.state, 'nothing')
                || ' last and is ' || coalesce(stands.state, 'nothing')
         FROM (SELECT DISTINCT ON (contact_id, topic_id) contact_id, topic_id, state
-              FROM contacts_consent ORDER BY contact_id, topic_id, id DESC) AS said
+              FROM contacts_consent WHERE purpose = 'mail'
+              ORDER BY contact_id, topic_id, id DESC) AS said
         FULL JOIN contacts_subscription AS stands USING (contact_id, topic_id)
         WHERE said.state IS DISTINCT FROM stands.state
         """
