@@ -214,7 +214,8 @@ def record_consent(
 
 
 def subscription_states(contact_ids: Iterable[int]) -> dict[tuple[int, int], str]:
-    """(contact id, topic id) → granted, withdrawn or pending, where anything is on record. One query."""
+    """(contact id, topic id) → granted, withdrawn or pending, where anything is on record. One
+    query."""
     rows = Subscription.objects.filter(contact_id__in=list(contact_ids))
     return {(c, t): state for c, t, state in rows.values_list("contact_id", "topic_id", "state")}
 

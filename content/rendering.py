@@ -5,8 +5,8 @@
 `event` {id, type, occurred_at}, `payload` (the whole of it), `sender` {name, email,
 postal_address}, `topic` {name}, `reason_line`, and the recipient's own links `unsubscribe_url`,
 `preferences_url`, `view_url` and `action_url` (what a mail asks to confirm). The caller builds that
-mapping; here it is reduced to plain JSON values first. What is missing prints nothing. A value is never
-read as a template.
+mapping; here it is reduced to plain JSON values first. What is missing prints nothing. A value is
+never read as a template.
 
 **How it is kept harmless.** Budget and allow-lists: `sandbox`. Escaping by place: `escaping`.
 Subject and preheader become one clean line.

@@ -21,6 +21,7 @@ class Proof:
     page: str
     language: str
     ip: str = ""
+    note: str = ""
 
     @property
     def source(self) -> str:
@@ -34,7 +35,8 @@ class Proof:
             f"message {self.message_id}; page {self.page} in {self.language}, "
             f"wording {wording_version(self.page, self.language)}"
         )
-        return f"{words}; IP {self.ip}" if self.ip else words
+        more = [f"IP {self.ip}"] if self.ip else []
+        return "; ".join([words, *more, *filter(None, [self.note])])
 
 
 @lru_cache(maxsize=64)

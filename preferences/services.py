@@ -2,7 +2,7 @@
 when it returns, no hand-over whose transaction starts later ignores it."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -65,7 +65,7 @@ def save_wish(message: Message, wish: Wish, proof: Proof) -> Standing:
     lifted; what others have said of the address (complaint, bounce, a hand) stays. Idempotent.
     """
     with transaction.atomic():
-        before, contact = _locked(message)
+        before, contact = locked(message)
         granted = [line.topic for line in before.topics if _is_granted(line, wish, before)]
         withdrawn = [line.topic for line in before.topics if _is_withdrawn(line, wish, granted)]
         _turn_off(message, before, withdrawn, proof)
@@ -80,7 +80,7 @@ def save_wish(message: Message, wish: Wish, proof: Proof) -> Standing:
 def stop_everything(message: Message, proof: Proof) -> Standing:
     """No marketing mail at all any more, no recording, and every consent taken back."""
     with transaction.atomic():
-        before, contact = _locked(message)
+        before, contact = locked(message)
         unsubscribe(message, MARKETING, source=proof.source, evidence=proof.evidence)
         _suppress(before, [MARKETING], proof)
         given = (ConsentState.GRANTED, ConsentState.PENDING)
@@ -94,7 +94,17 @@ def stop_everything(message: Message, proof: Proof) -> Standing:
         return read_standing(message, contact)
 
 
-def _locked(message: Message) -> tuple[Standing, Contact]:
+def turn_on_topic(before: Standing, topic: Topic, proof: Proof, *, confirming: str) -> None:
+    """One topic by itself, because the person has confirmed it. Inside the transaction of
+    `locked`, whose standing it is."""
+    # With the unsubscribe from everything goes what kept the others off.
+    others = [line.topic for line in before.topics if line.comes_back and line.topic != topic]
+    _suppress(before, [topic_scope(other.key) for other in others], proof)
+    _record(others, before.contact, proof)
+    _turn_on(before, [topic], replace(proof, note=confirming))
+
+
+def locked(message: Message) -> tuple[Standing, Contact]:
     """How things stand, kept still until the transaction ends: the addresses against hand-overs
     and feedback, then the row against the other tab of the browser."""
     known = (message.email_normalized, message.contact.email_normalized)

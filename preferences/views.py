@@ -6,9 +6,10 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
-from delivery.links import PREFERENCES, UNSUBSCRIBE, VIEW, link
+from delivery.links import CONFIRM, PREFERENCES, UNSUBSCRIBE, VIEW, link
 from delivery.preview import RenderError, as_sent
 from preferences.languages import language_choices, page_language
+from preferences.optin import confirm, is_open, topic_of
 from preferences.pages import RecipientPage, private
 from preferences.services import Wish, save_wish, stop_everything, unsubscribe
 from preferences.standing import Standing, read_standing
@@ -89,6 +90,24 @@ class PreferencesView(RecipientPage):
             "languages": language_choices(),
         }
         return self.page("preferences", facts, status=status)
+
+
+class ConfirmView(RecipientPage):
+    """`/c/<token>`: the button of a double opt-in. Scanners open links; none of them presses it."""
+
+    purpose = CONFIRM
+
+    def show(self) -> HttpResponse:
+        return self._answer("confirm", is_known=is_open(self.message))
+
+    def act(self) -> HttpResponse:
+        return self._answer("confirmed", is_known=confirm(self.message, self.proof("confirm")))
+
+    def _answer(self, name: str, *, is_known: bool) -> HttpResponse:
+        if not is_known:
+            return self.page("closed", status=410)
+        more = {"preferences_url": _local(PREFERENCES, self.message.pk)}
+        return self.page(name, {**more, "asked": topic_of(self.message)})
 
 
 class BrowserView(RecipientPage):
