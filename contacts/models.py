@@ -122,6 +122,26 @@ class Consent(models.Model):
         return f"{self.topic or self.get_purpose_display()}: {self.state}"
 
 
+class Erasure(models.Model):
+    """Somebody asked to be forgotten: mail has stopped, and the rest is being erased or is gone.
+
+    What it stands for was somebody; it names nobody. It is what a restored backup is erased by.
+    """
+
+    contact = models.OneToOneField(Contact, on_delete=models.CASCADE, related_name="erasure")
+    source = models.CharField(max_length=100)
+    requested_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["id"], name="erasure_open", condition=Q(finished_at__isnull=True)),
+        ]
+
+    def __str__(self) -> str:
+        return f"erasure of contact {self.contact_id}"
+
+
 class Subscription(models.Model):
     """The newest line of the ledger per contact and topic, written with it."""
 

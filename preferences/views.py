@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from delivery.links import CONFIRM, PREFERENCES, UNSUBSCRIBE, VIEW, link
+from contacts.dsar import personal_copy
+from delivery.links import CONFIRM, PERSONAL_DATA, PREFERENCES, UNSUBSCRIBE, VIEW, link
 from delivery.preview import RenderError, as_sent
 from preferences.languages import language_choices, page_language
 from preferences.optin import confirm, is_open, topic_of
 from preferences.pages import RecipientPage, private
+from preferences.personal import Wanted, asked_by, forget, send_link
 from preferences.services import Wish, save_wish, stop_everything, unsubscribe
 from preferences.standing import Standing, read_standing
 from suppression.states import MARKETING, topic_scope
@@ -69,6 +71,8 @@ class PreferencesView(RecipientPage):
 
     def act(self) -> HttpResponse:
         proof = self.proof("preferences")
+        if (wanted := self.request.POST.get("data")) in list(Wanted):
+            return self._ask(Wanted(wanted))
         if "stop" in self.request.POST:
             return self._standing(stop_everything(self.message, proof), saved="stopped")
         wish = read_wish(self.request)
@@ -79,6 +83,11 @@ class PreferencesView(RecipientPage):
         accepted = self.request.headers.get("Accept-Language", "")
         self.language = page_language(wish.locale, accepted)
         return self._standing(standing, saved="saved")
+
+    def _ask(self, wanted: Wanted) -> HttpResponse:
+        is_sent = send_link(self.message.contact, wanted)
+        standing = read_standing(self.message, self.message.contact)
+        return self._standing(standing, saved="asked" if is_sent else "not_asked")
 
     def _standing(self, standing: Standing, *, saved: str = "", status: int = 200) -> HttpResponse:
         facts = {
@@ -108,6 +117,40 @@ class ConfirmView(RecipientPage):
             return self.page("closed", status=410)
         more = {"preferences_url": _local(PREFERENCES, self.message.pk)}
         return self.page(name, {**more, "asked": topic_of(self.message)})
+
+
+class PersonalDataView(RecipientPage):
+    """`/d/<token>`: the copy of one's data, or the button that erases it. Both take a POST, so
+    that a scanner fetches nobody's data."""
+
+    purpose = PERSONAL_DATA
+
+    def show(self) -> HttpResponse:
+        wanted = asked_by(self.message)
+        if wanted is None:
+            return self.page("closed", status=410)
+        return self.page("erase" if wanted is Wanted.ERASE else "copy")
+
+    def act(self) -> HttpResponse:
+        wanted = asked_by(self.message)
+        if wanted is Wanted.ERASE and "erase" in self.request.POST:
+            forget(self.message)
+            return self.page("erased")
+        if wanted is Wanted.EXPORT and "copy" in self.request.POST:
+            return self._copy(self.request.POST["copy"])
+        return self.page("closed", status=410)
+
+    def _copy(self, kind: str) -> HttpResponse:
+        copy = personal_copy(self.message.contact)
+        if kind == "json":
+            response = private(JsonResponse(copy, json_dumps_params={"indent": 2}))
+            response["Content-Disposition"] = 'attachment; filename="personal-data.json"'
+            return response
+        shown = [
+            {"title": name, "rows": [list(row.items()) for row in rows]}
+            for name, rows in copy.items()
+        ]
+        return self.page("personal_copy", {"parts": shown})
 
 
 class BrowserView(RecipientPage):

@@ -6,3 +6,6 @@ class WebhooksConfig(AppConfig):
 
     def ready(self) -> None:
         from webhooks import checks  # noqa: F401 - registers the system checks
+        from webhooks.personal import register_parts
+
+        register_parts()

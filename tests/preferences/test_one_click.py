@@ -117,7 +117,7 @@ def test_token_of_one_purpose_or_message_is_good_for_no_other(message: Message) 
         assert read_uuid(purpose, swapped) is None
 
 
-@pytest.mark.parametrize("letter", "upvc")
+@pytest.mark.parametrize("letter", "upvcd")
 @pytest.mark.parametrize("method", ["get", "head", "post", "put", "options"])
 def test_no_page_sets_a_cookie_or_heeds_one(message: Message, letter: str, method: str) -> None:
     purposes = dict(zip("upvcd", PURPOSES, strict=True))
