@@ -125,7 +125,7 @@ class Consent(models.Model):
 class Erasure(models.Model):
     """Somebody asked to be forgotten: mail has stopped, and the rest is being erased or is gone.
 
-    What it stands for was somebody; it names nobody. It is what a restored backup is erased by.
+    It names nobody.
     """
 
     contact = models.OneToOneField(Contact, on_delete=models.CASCADE, related_name="erasure")

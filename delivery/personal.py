@@ -31,7 +31,13 @@ _REDACT_OTHERS = """
 def register_parts() -> None:
     """Tell `contacts.dsar` about all of it."""
     models = (Message, Attempt, Bounce, SandboxMail)
-    register(Part("messages", models, _messages, _erase, is_last=True))
+    register(Part("messages", models, _messages, _erase, _addresses))
+
+
+def _addresses(contact_id: int) -> set[str]:
+    """Where mail of theirs has gone, before they moved too."""
+    rows = Message.objects.filter(contact=contact_id)
+    return {address for pair in rows.values_list("email", "email_normalized") for address in pair}
 
 
 def _messages(person: Person) -> Iterator[Row]:
