@@ -157,6 +157,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": float(EMAILAUTO.suppression.sync_interval),
         "options": {"queue": "maintenance", "expires": 60.0},
     },
+    "erasures": {
+        "task": "contacts.erase",
+        "schedule": 60.0,
+        "options": {"queue": "bulk", "expires": 60.0},
+    },
     "purge-events": {
         "task": "events.purge",
         "schedule": 3600.0,

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from campaigns.models import Enrollment
 from common.bell import ring
-from contacts.dsar import continue_erasures
 from delivery.models import Bounce, Message
 from delivery.recovery import recover
 from delivery.reputation import judge_now_and_then
@@ -35,7 +34,6 @@ def sweep() -> list[str]:
     bury_killers()
     look_back()
     judge_now_and_then()
-    continue_erasures()
     lanes = [lane for lane, has_work in _DUE.items() if has_work()]
     ring(*lanes)
     beat(SWEEP)

@@ -71,4 +71,3 @@ def asked_by(message: Message) -> Wanted | None:
 def forget(message: Message) -> None:
     """The person confirmed it: no mail from now on, and everything is erased by and by."""
     begin_erasure(message.contact, source="erasure page")
-    ring("maintenance")
