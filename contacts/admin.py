@@ -27,6 +27,7 @@ more_scopes.append(topic_scopes)
 _SAID: dict[str, tuple[str, str]] = {
     ConsentState.GRANTED: ("granted", "green"),
     ConsentState.WITHDRAWN: ("withdrawn", "red"),
+    ConsentState.PENDING: ("to be confirmed", "amber"),
 }
 
 
@@ -117,7 +118,10 @@ class ContactAdmin(OperationsMixin[Contact]):
     ordering = ("-pk",)
     list_per_page = 50
     show_full_result_count = False
-    fields = ["name", "email", "user_id", "is_active", "attributes"]
+    fields = [
+        *("name", "email", "user_id", "is_active", "attributes"),
+        *("locale", "paused_until", "weekly_limit", "do_not_share"),
+    ]
     inlines = (SubscriptionInline, ConsentInline)
     operations = (
         Operation(
@@ -187,7 +191,7 @@ class TopicAdmin(ModelAdmin[Topic]):
     empty_text = "A topic is what people consent to and unsubscribe from."
     list_display = ["name", "key", "policy", "description"]
     search_fields = ["name", "key"]
-    fields = ["name", "key", "description", "policy"]
+    fields = ["name", "key", "description", "policy", "double_opt_in"]
 
     def get_prepopulated_fields(
         self, request: HttpRequest, obj: Topic | None = None

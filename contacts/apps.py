@@ -7,6 +7,9 @@ class ContactsConfig(AppConfig):
     name = "contacts"
 
     def ready(self) -> None:
+        from contacts.personal import register_parts
+
+        register_parts()
         set_region_source(
             "SELECT user_id, region FROM contacts_contact WHERE user_id = ANY(%s) AND region <> ''"
         )

@@ -51,6 +51,12 @@ class Contact(models.Model):
     engaged_at = models.DateTimeField(
         null=True, blank=True, editable=False, help_text=_("When they last opened or clicked.")
     )
+    erased_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text=_("Since then nothing is known of them but that they were here."),
+    )
     created_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())
 
@@ -73,6 +79,10 @@ class Topic(models.Model):
     )
     policy = models.CharField(
         max_length=10, choices=TopicPolicy.choices, default=TopicPolicy.OPT_IN
+    )
+    double_opt_in = models.BooleanField(
+        default=False,
+        help_text=_("Who subscribes is asked by mail first, and counts once they have confirmed."),
     )
 
     class Meta:
@@ -110,6 +120,26 @@ class Consent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.topic or self.get_purpose_display()}: {self.state}"
+
+
+class Erasure(models.Model):
+    """Somebody asked to be forgotten: mail has stopped, and the rest is being erased or is gone.
+
+    It names nobody.
+    """
+
+    contact = models.OneToOneField(Contact, on_delete=models.CASCADE, related_name="erasure")
+    source = models.CharField(max_length=100)
+    requested_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["id"], name="erasure_open", condition=Q(finished_at__isnull=True)),
+        ]
+
+    def __str__(self) -> str:
+        return f"erasure of contact {self.contact_id}"
 
 
 class Subscription(models.Model):

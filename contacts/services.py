@@ -23,6 +23,7 @@ _ALL = "*"
 _HAVE_PLACES = frozenset({"email", "name", "region"})
 _RECIPIENTS = """
     SELECT c.id, c.email, c.email_normalized, c.is_active, c.region, c.may_track,
+           coalesce(c.paused_until > statement_timestamp(), false), c.weekly_limit,
            s.topics, s.states
     FROM contacts_contact AS c CROSS JOIN LATERAL (
         SELECT coalesce(array_agg(topic_id), '{}') AS topics,
@@ -213,7 +214,8 @@ def record_consent(
 
 
 def subscription_states(contact_ids: Iterable[int]) -> dict[tuple[int, int], str]:
-    """(contact id, topic id) → granted or withdrawn, where anything is on record. One query."""
+    """(contact id, topic id) → granted, withdrawn or pending, where anything is on record. One
+    query."""
     rows = Subscription.objects.filter(contact_id__in=list(contact_ids))
     return {(c, t): state for c, t, state in rows.values_list("contact_id", "topic_id", "state")}
 
@@ -227,9 +229,12 @@ class Recipient:
     is_active: bool
     region: str
     subscriptions: Mapping[int, str]
-    """By topic id: granted or withdrawn, where anything is on record."""
+    """By topic id: granted, withdrawn or pending, where anything is on record."""
     may_track: bool = False
     """Whether they agreed that opens and clicks are recorded."""
+    is_paused: bool = False
+    weekly_limit: int | None = None
+    """Marketing mails in seven days, where they want no more."""
 
 
 def recipients(contact_ids: Iterable[int]) -> dict[int, Recipient]:
@@ -238,9 +243,18 @@ def recipients(contact_ids: Iterable[int]) -> dict[int, Recipient]:
         cursor.execute(_RECIPIENTS, [list(contact_ids)])
         return {
             pk: Recipient(
-                *(email, normalized, is_active, region, dict(zip(*said, strict=True)), may_track)
+                email=email,
+                email_normalized=normalized,
+                is_active=is_active,
+                region=region,
+                subscriptions=dict(zip(*said, strict=True)),
+                may_track=may_track,
+                is_paused=paused,
+                weekly_limit=limit,
             )
-            for pk, email, normalized, is_active, region, may_track, *said in cursor.fetchall()
+            for pk, email, normalized, is_active, region, may_track, paused, limit, *said in (
+                cursor.fetchall()
+            )
         }
 
 

@@ -22,3 +22,5 @@ class ConsentState(models.TextChoices):
 
     GRANTED = "granted"
     WITHDRAWN = "withdrawn"
+    PENDING = "pending"
+    """Somebody asked in their name, and they have not confirmed it: never as good as granted."""

@@ -40,6 +40,9 @@ SAMPLE_CONTEXT: dict[str, Any] = {
     },
     "topic": {"name": "News"},
     "unsubscribe_url": "https://mail.example.com/u/sample",
+    "preferences_url": "https://mail.example.com/p/sample",
+    "view_url": "https://mail.example.com/v/sample",
+    "action_url": "https://mail.example.com/c/sample",
     "reason_line": "",
 }
 """Data as a shop sends it, for previews and for trying a version before it is published."""

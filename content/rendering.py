@@ -3,9 +3,10 @@
 **What a template sees.** Every key at the top of the event's payload (`order`, `cart_id`, `name`,
 …) and these, which always win: `user` {id, name, email}, `contact` {name, email, attributes},
 `event` {id, type, occurred_at}, `payload` (the whole of it), `sender` {name, email,
-postal_address}, `topic` {name}, `unsubscribe_url`, `reason_line`. The caller builds that mapping;
-here it is reduced to plain JSON values first. What is missing prints nothing. A value is never
-read as a template.
+postal_address}, `topic` {name}, `reason_line`, and the recipient's own links `unsubscribe_url`,
+`preferences_url`, `view_url` and `action_url` (what a mail asks to confirm). The caller builds that
+mapping; here it is reduced to plain JSON values first. What is missing prints nothing. A value is
+never read as a template.
 
 **How it is kept harmless.** Budget and allow-lists: `sandbox`. Escaping by place: `escaping`.
 Subject and preheader become one clean line.

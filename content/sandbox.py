@@ -46,7 +46,10 @@ if TYPE_CHECKING:
     from liquid.template import BoundTemplate
 
 RESERVED = frozenset(
-    {"user", "contact", "event", "payload", "sender", "topic", "unsubscribe_url", "reason_line"}
+    {
+        *("user", "contact", "event", "payload", "sender", "topic", "reason_line"),
+        *("unsubscribe_url", "preferences_url", "view_url", "action_url"),
+    }
 )
 """Names a template may read but not assign: the frame around it relies on them."""
 

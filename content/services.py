@@ -17,6 +17,7 @@ from content.models import Template, TemplateVersion
 
 __all__ = [
     "CannotPublish",
+    "find_wording",
     "load_templates",
     "open_draft",
     "publish_version",
@@ -65,6 +66,28 @@ def published_versions(ids: Collection[int]) -> dict[int, TemplateVersion]:
     while len(_published) > _KEPT_VERSIONS:
         del _published[next(iter(_published))]
     return found
+
+
+def find_wording(key: str, language: str) -> TemplateVersion:
+    """The published version of the template `<key>_<language>`, else of `<key>`. Where there is no
+    such template yet it is made of the files; raises `Template.DoesNotExist` without any."""
+    for name in (f"{key}_{language}", key):
+        template = Template.objects.filter(key=name).select_related("published").first()
+        if template is None:
+            template = _load_shipped(name)
+        if template is not None and template.published is not None:
+            return template.published
+    raise Template.DoesNotExist(key)
+
+
+def _load_shipped(key: str) -> Template | None:
+    root = Path(settings.BASE_DIR)
+    for base in (root / settings.EMAILAUTO.templates.base_dir, root / "templates"):
+        directory = base / "emails" / key
+        if (directory / "body.html").is_file():
+            _load(directory, force=False)
+            return Template.objects.select_related("published").get(key=key)
+    return None
 
 
 _published: dict[int, TemplateVersion] = {}

@@ -28,7 +28,7 @@ from delivery.departures import (
 from delivery.gate import Facts, load_facts, refreshed
 from delivery.handover import Departed, Handed, hand_over
 from delivery.journal import Journal, close_journal, open_journal
-from delivery.links import store_links
+from delivery.link_store import store_links
 from delivery.mailboxes import mailbox_provider
 from delivery.models import Message, Provider
 from delivery.quotas import give_back

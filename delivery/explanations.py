@@ -72,6 +72,9 @@ _ADVICE: dict[str, str] = {
     Reason.CONSENT_MISSING: "The topic's policy asks for consent before the first mail. "
     "If the person gave it, record it on the contact's page.",
     Reason.CONSENT_WITHDRAWN: "Only the person can give it again.",
+    Reason.CONSENT_PENDING: "Only the person can: the link is in the mail that asks them.",
+    Reason.PAUSED: "Nothing: their pause ends by itself, and the next mail reaches them.",
+    Reason.WEEKLY_LIMIT: "Nothing: it is their own limit. Mail after that is sent again.",
     Reason.CAMPAIGN_PAUSED: "Resume the campaign and it leaves.",
     Reason.CAMPAIGN_STOPPED: "Mail of a stopped campaign is not sent any more.",
     Reason.REPUTATION: "Find out whose addresses they are, or what people did not ask for. Then "

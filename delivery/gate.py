@@ -1,13 +1,13 @@
 """May this message leave, now, to this address?
 
 Asked twice with the same function: when a message is claimed, and again inside the transaction
-that commits its hand-over, where the answer is binding. Loading the facts is five queries for any
-number of messages, refreshing them three; deciding is pure. An exception in a check means: do not
+that commits its hand-over, where the answer is binding. The number of queries does not depend on
+the number of messages; deciding is pure. An exception in a check means: do not
 send.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -22,6 +22,7 @@ from delivery.routing import NoWay, Router, Way, load_router
 from delivery.senders import Senders, load_senders
 from delivery.states import MessageState, Reason, Stream
 from delivery.switches import Switches, active_switches
+from delivery.weekly import Week, binding_week, week_so_far
 from suppression.services import suppressed_scopes
 from suppression.states import scopes_blocking
 
@@ -55,19 +56,24 @@ class Facts:
     switches: Switches
     senders: Senders
     router: Router
+    week: Week
     ways: dict[UUID, Way] = field(default_factory=dict)
 
 
 def load_facts(messages: Sequence[Message]) -> Facts:
-    """The facts about these messages. Six queries, with limits or warm-ups up to eight."""
+    """The facts about these messages. Six queries; with limits, warm-ups or people who want only
+    so many mails a week up to nine."""
     switches = active_switches()
-    return _facts(messages, switches, load_senders(messages), load_router(switches), {})
+    senders, router = load_senders(messages), load_router(switches)
+    return _facts(messages, switches, senders, router, {}, week_so_far)
 
 
 def refreshed(facts: Facts, messages: Sequence[Message]) -> Facts:
     """The facts as they stand now about the people and what is switched off; the ways found
-    remain. Three queries."""
-    return _facts(messages, active_switches(), facts.senders, facts.router, facts.ways)
+    remain. Three queries, with people who want only so many mails a week five. Inside the
+    transaction that commits the hand-overs, under the locks of the addresses."""
+    senders, router = facts.senders, facts.router
+    return _facts(messages, active_switches(), senders, router, facts.ways, binding_week)
 
 
 def _facts(
@@ -76,8 +82,10 @@ def _facts(
     senders: Senders,
     router: Router,
     ways: dict[UUID, Way],
+    week: Callable[[Mapping[int, int]], Week],
 ) -> Facts:
     found = recipients({message.contact_id for message in messages})
+    limits = {pk: r.weekly_limit for pk, r in found.items() if r.weekly_limit is not None}
     hashes = {address_hash(r.email_normalized) for r in found.values() if r.email_normalized}
     return Facts(
         recipients=found,
@@ -85,6 +93,7 @@ def _facts(
         switches=switches,
         senders=senders,
         router=router,
+        week=week(limits),
         ways=ways,
     )
 
@@ -161,6 +170,8 @@ def _consented(message: Message, facts: Facts) -> Refusal | None:
     said = facts.recipients[message.contact_id].subscriptions.get(topic.pk)
     if said == ConsentState.WITHDRAWN:
         return Refusal(Reason.CONSENT_WITHDRAWN, detail=topic.key)
+    if said == ConsentState.PENDING:
+        return Refusal(Reason.CONSENT_PENDING, detail=topic.key)
     if said is None and _needs_consent(topic):
         return Refusal(Reason.CONSENT_MISSING, detail=topic.key)
     return None
@@ -180,5 +191,25 @@ def _unsuppressed(message: Message, facts: Facts) -> Refusal | None:
     return Refusal(Reason.SUPPRESSED, detail=", ".join(sorted(hit))) if hit else None
 
 
-# Cheapest and widest first; the order is what a marketer reads as *the* reason.
-_CHECKS = (_switched_off, _in_time, _reachable, _consented, _unsuppressed, _routable)
+def _wanted_now(message: Message, facts: Facts) -> Refusal | None:
+    if message.stream == Stream.MARKETING and facts.recipients[message.contact_id].is_paused:
+        return Refusal(Reason.PAUSED)
+    return None
+
+
+def _within_the_week(message: Message, facts: Facts) -> Refusal | None:
+    # What the provider may have already is counted already.
+    if message.stream != Stream.MARKETING or message.replay_until is not None:
+        return None
+    if facts.week.has_room(message.contact_id):
+        return None
+    limit = facts.recipients[message.contact_id].weekly_limit
+    return Refusal(Reason.WEEKLY_LIMIT, detail=f"at most {limit}")
+
+
+# Cheapest and widest first; the order is what a marketer reads as *the* reason. The week is last:
+# whoever it lets pass has taken a place in it.
+_CHECKS = (
+    *(_switched_off, _in_time, _reachable, _consented, _unsuppressed),
+    *(_wanted_now, _routable, _within_the_week),
+)

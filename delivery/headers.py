@@ -8,14 +8,11 @@ from uuid import UUID
 
 from django.conf import settings
 
-from common.signing import sign_uuid
+from delivery.links import unsubscribe_url
 from delivery.mime import mailbox
 from delivery.models import Message, Sender
 from delivery.return_paths import unsubscribe_address
 from delivery.states import Stream
-
-UNSUBSCRIBE = "unsubscribe"
-"""The signing purpose of unsubscribe tokens."""
 
 _MESSAGE_ID = re.compile(r"<?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.([0-9a-f]{8})@")
 
@@ -33,11 +30,6 @@ def uuid_in_message_id(text: str) -> UUID | None:
         return None
     uuid = UUID(found[1])
     return uuid if hmac.compare_digest(_proof(uuid), found[2]) else None
-
-
-def unsubscribe_url(uuid: UUID) -> str:
-    """The recipient's way out; works for as long as the message exists."""
-    return f"{settings.PUBLIC_URL}/u/{sign_uuid(UNSUBSCRIBE, uuid)}"
 
 
 def headers_of(message: Message, sender: Sender) -> dict[str, str]:

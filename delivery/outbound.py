@@ -13,12 +13,15 @@ from common.addresses import mask
 from content.hyperlinks import without_marks
 from content.rendering import RenderedEmail, render
 from delivery import mime
-from delivery.headers import headers_of, unsubscribe_url
+from delivery.headers import headers_of
+from delivery.links import CONFIRM, PERSONAL_DATA, PREFERENCES, UNSUBSCRIBE, VIEW, link
 from delivery.models import Message, Provider, Sender
 from delivery.return_paths import return_path
 from delivery.states import Stream
 from delivery.tracking import tracked
 from delivery.verdicts import Verdict
+
+_LINKS = ("unsubscribe_url", "preferences_url", "view_url")
 
 
 class OutboundEmail(EmailMultiAlternatives):
@@ -101,9 +104,23 @@ def context_of(message: Message, sender: Sender | None) -> dict[str, Any]:
     context["topic"] = {"name": message.topic.name} if message.topic is not None else {}
     # Set in every case: a payload must not be able to bring its own.
     marketing = message.stream == Stream.MARKETING
-    context["unsubscribe_url"] = unsubscribe_url(message.pk) if marketing else ""
+    context |= _links(message)
     context["reason_line"] = message.topic.description if marketing and message.topic else ""
     return context
+
+
+def _links(message: Message) -> dict[str, str]:
+    """The recipient's own links; what asks somebody to prove something has that link alone."""
+    action = message.context.get("action")
+    if action in (CONFIRM, PERSONAL_DATA):
+        return {**dict.fromkeys(_LINKS, ""), "action_url": link(action, message.pk)}
+    marketing = message.stream == Stream.MARKETING
+    return {
+        "unsubscribe_url": link(UNSUBSCRIBE, message.pk) if marketing else "",
+        "preferences_url": link(PREFERENCES, message.pk) if marketing else "",
+        "view_url": link(VIEW, message.pk),
+        "action_url": "",
+    }
 
 
 def build_outbound(

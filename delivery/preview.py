@@ -1,9 +1,11 @@
 """A message as its recipient saw it."""
 
-from content.rendering import RenderedEmail
+from content.rendering import RenderedEmail, RenderError
 from delivery.models import Message
 from delivery.outbound import render_message
 from delivery.senders import load_senders
+
+__all__ = ["RenderError", "as_sent"]
 
 
 def as_sent(message: Message) -> RenderedEmail:

@@ -4,7 +4,7 @@ from celery import shared_task
 
 from common.bell import answer, ring
 from delivery.engine import drain
-from delivery.links import purge_links
+from delivery.link_store import purge_links
 from delivery.states import Stream
 
 # Short: whoever shares the worker gets its turn, and a shutdown finds a gap.

@@ -103,6 +103,23 @@ class Compliance(Section, frozen=True):
     residency: Residency = Residency()
 
 
+Colour = Annotated[str, msgspec.Meta(pattern=r"^(#[0-9a-fA-F]{6})?$")]
+HttpsUrl = Annotated[str, msgspec.Meta(pattern=r"^(https://[^\s'\";,<>]+)?$")]
+
+
+class Pages(Section, frozen=True):
+    """How the pages a recipient sees look, and what they write down."""
+
+    accent: Colour = ""
+    """Of buttons and ticks, e.g. #1f4fd8; the text on it is black or white, whichever is read
+    better."""
+    logo_url: HttpsUrl = ""
+    """Shown instead of the sender's name."""
+    privacy_url: HttpsUrl = ""
+    record_ip: bool = False
+    """Whether the IP address is part of the evidence of a consent."""
+
+
 class EventsConfig(Section, frozen=True):
     """What the inbox takes in, what may still start something, and how long it is kept."""
 
@@ -132,6 +149,7 @@ class Config(Section, frozen=True):
     templates: Templates = Templates()
     suppression: SuppressionConfig = SuppressionConfig()
     compliance: Compliance = Compliance()
+    pages: Pages = Pages()
 
 
 def load_config(path: Path) -> Config:

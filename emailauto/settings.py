@@ -82,11 +82,12 @@ PUBLIC_URL: str = env("PUBLIC_URL", default="http://127.0.0.1:8000").rstrip("/")
 _public = urlsplit(PUBLIC_URL)
 # Where tracked links of mails lead: a name of its own that points here, if its operator has one.
 TRACKING_URL: str = env("TRACKING_URL", default="").rstrip("/") or PUBLIC_URL
-# The loopback names are for health checks from the same machine or container.
+# The loopback names are for health checks from the same machine or container, the public ones are
+# those of the recipients' pages and of tracked links.
 ALLOWED_HOSTS: list[str] = [
-    *env.list(
-        "ALLOWED_HOSTS", default=[_public.hostname or "", urlsplit(TRACKING_URL).hostname or ""]
-    ),
+    *env.list("ALLOWED_HOSTS", default=[]),
+    _public.hostname or "",
+    urlsplit(TRACKING_URL).hostname or "",
     *("127.0.0.1", "localhost", "[::1]"),
 ]
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[PUBLIC_URL])
@@ -175,6 +176,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 3600.0,
         "options": {"queue": "maintenance", "expires": 600.0},
     },
+    "erasures": {
+        "task": "contacts.erase",
+        "schedule": 60.0,
+        "options": {"queue": "bulk", "expires": 60.0},
+    },
     "purge-events": {
         "task": "events.purge",
         "schedule": 3600.0,
@@ -250,6 +256,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "preferences.middleware.recipient_pages",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -268,7 +275,8 @@ APPEND_SLASH = True
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "templates"],
+        # The configured directory first: a file there replaces ours of the same name.
+        "DIRS": [BASE_DIR / EMAILAUTO.templates.base_dir, BASE_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -292,6 +300,9 @@ LOGIN_REDIRECT_URL = "admin:index"
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_I18N = True
+LOCALE_PATHS = [BASE_DIR / "locale"]
+# What the recipients' pages can speak: those with a catalogue in locale/.
+PAGE_LANGUAGES = ("en", "de", "es", "fr")
 USE_TZ = True
 
 STATIC_URL = "/static/"
@@ -308,7 +319,8 @@ INTAKE_CACHE_SECONDS = 1.0
 
 _https = _public.scheme == "https"
 SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=_https)
-SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]
+# One-click unsubscribe (RFC 8058) must not be redirected.
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$", r"^u/"]
 SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=31_536_000 if _https else 0)
 SECURE_HSTS_INCLUDE_SUBDOMAINS = _https
 SECURE_HSTS_PRELOAD = _https

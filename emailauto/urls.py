@@ -15,12 +15,12 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/v1/", include("events.urls")),
     path("api/v1/", include("delivery.urls")),
+    path("", include("preferences.urls")),
     path("segment/v1/<str:path>", SegmentView.as_view(), name="segment"),
     re_path(r"^(?:api|segment)/v1/", api_not_found),
     path("cloudevents", CloudEventsView.as_view(), name="cloudevents"),
     path("api/schema", SchemaView.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerView.as_view(url_name="schema"), name="api-docs"),
-    path("u/", include("preferences.urls")),
     path("t/", include(tracking_urlpatterns)),
     path("webhooks/", include("webhooks.urls")),
 ]

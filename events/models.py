@@ -163,6 +163,7 @@ class Scope(models.TextChoices):
     EVENTS_WRITE = "events:write", _("Post events")
     MESSAGES_READ = "messages:read", _("Read messages")
     METRICS_READ = "metrics:read", _("Read metrics")
+    CONTACTS_WRITE = "contacts:write", _("Subscribe people")
 
 
 def default_scopes() -> list[str]:

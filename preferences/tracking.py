@@ -14,7 +14,7 @@ from django.views.decorators.http import require_safe
 from common.bell import ring_later
 from common.clock import now
 from delivery.destinations import location
-from delivery.links import url_of
+from delivery.link_store import url_of
 from delivery.tracking import read_click, read_open
 from delivery.visits import SETTLE_SECONDS, Request, record_visit
 

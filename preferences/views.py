@@ -1,105 +1,206 @@
-"""The pages behind the links in a mail. No login, no cookies, no scripts; a GET changes nothing,
-because mail scanners follow every link."""
+"""What is behind `/u`, `/p` and `/v`: unsubscribing, the preference page, the mail in a browser."""
 
-import logging
-import secrets
+from collections.abc import Mapping
 from typing import Any
 
-from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest, HttpResponse
-from django.http.response import HttpResponseBase
-from django.template.loader import render_to_string
-from django.utils.decorators import method_decorator
-from django.views import View
-from django.views.decorators.csrf import csrf_exempt
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from common.addresses import mask
-from common.signing import read_uuid
-from delivery.headers import UNSUBSCRIBE
-from delivery.models import Message, Sender
-from preferences.services import unsubscribe
+from contacts.dsar import personal_copy
+from delivery.links import CONFIRM, PERSONAL_DATA, PREFERENCES, UNSUBSCRIBE, VIEW, link
+from delivery.preview import RenderError, as_sent
+from preferences.languages import language_choices, page_language
+from preferences.optin import confirm, is_open, topic_of
+from preferences.pages import RecipientPage, private
+from preferences.personal import Wanted, asked_by, forget, send_link
+from preferences.services import Wish, save_wish, stop_everything, unsubscribe
+from preferences.standing import Standing, read_standing
 from suppression.states import MARKETING, topic_scope
 
-logger = logging.getLogger(__name__)
+WEEKLY_LIMITS = (1, 2, 3, 5)
+PAUSES = (7, 30, 90)
+"""Days."""
+
+# The mail is other people's HTML. Its links open in a tab of their own, which is free again.
+_MAIL_POLICY = (
+    "default-src 'none'; img-src https: http: data:; style-src 'unsafe-inline'; "
+    "font-src https: data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'; "
+    "sandbox allow-popups allow-popups-to-escape-sandbox allow-top-navigation-by-user-activation"
+)
 
 
-# Without a session there is nothing a forged request could borrow: the token is the permission.
-@method_decorator(csrf_exempt, name="dispatch")
-class UnsubscribeView(View):
+class UnsubscribeView(RecipientPage):
     """`/u/<token>`: the page with the buttons, what they do, and RFC 8058's one-click POST."""
 
-    http_method_names = ["get", "head", "post"]
+    purpose = UNSUBSCRIBE
 
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        try:
-            return super().dispatch(request, *args, **kwargs)
-        except (OperationalError, InterfaceError):
-            # Said clearly, so that a mailbox provider asks again and a person knows to.
-            logger.warning("unsubscribe while the database is away", exc_info=True)
-            return _page("unavailable", status=503, headers={"Retry-After": "60"})
+    def show(self) -> HttpResponse:
+        return self._page("unsubscribe")
 
-    def get(self, request: HttpRequest, token: str) -> HttpResponse:
-        message = _find(token)
-        if message is None:
-            return _page("unknown", status=404)
-        return _page("unsubscribe", _facts(message))
-
-    def post(self, request: HttpRequest, token: str) -> HttpResponse:
-        message = _find(token)
-        if message is None:
-            return _page("unknown", status=404)
-        if request.POST.get("List-Unsubscribe") == "One-Click":
-            unsubscribe(message, MARKETING, source="one-click")
-            return _private(HttpResponse("Unsubscribed.\n", content_type="text/plain"))
-        choice = request.POST.get("scope")
+    def act(self) -> HttpResponse:
+        message, proof = self.message, self.proof("unsubscribe")
+        if self.request.POST.get("List-Unsubscribe") == "One-Click":
+            unsubscribe(message, MARKETING, source="one-click", evidence=proof.evidence)
+            return private(HttpResponse("Unsubscribed.\n", content_type="text/plain"))
+        choice = self.request.POST.get("scope")
         if choice == "topic" and message.topic is not None:
-            unsubscribe(message, topic_scope(message.topic.key), source="unsubscribe page")
+            scope = topic_scope(message.topic.key)
         elif choice == "all":
-            unsubscribe(message, MARKETING, source="unsubscribe page")
+            scope = MARKETING
         else:
-            return _page("unsubscribe", _facts(message), status=400)
-        return _page("done", _facts(message) | {"choice": choice})
+            return self._page("unsubscribe", status=400)
+        unsubscribe(message, scope, source=proof.source, evidence=proof.evidence)
+        return self._page("done", {"choice": choice})
+
+    def _page(self, name: str, facts: Mapping[str, Any] = {}, **options: Any) -> HttpResponse:
+        more = {"preferences_url": _local(PREFERENCES, self.message.pk)}
+        return self.page(name, {**more, **facts}, **options)
 
 
-def _find(token: str) -> Message | None:
-    message_id = read_uuid(UNSUBSCRIBE, token)
-    if message_id is None:
+class PreferencesView(RecipientPage):
+    """`/p/<token>`: everything a person can say about being mailed."""
+
+    purpose = PREFERENCES
+
+    def _find(self, token: str) -> bool:
+        # Of somebody who was erased there is nothing left to prefer.
+        return super()._find(token) and self.message.contact.erased_at is None
+
+    def show(self) -> HttpResponse:
+        return self._standing(read_standing(self.message, self.message.contact))
+
+    def act(self) -> HttpResponse:
+        proof = self.proof("preferences")
+        if (wanted := self.request.POST.get("data")) in list(Wanted):
+            return self._ask(Wanted(wanted))
+        if "stop" in self.request.POST:
+            return self._standing(stop_everything(self.message, proof), saved="stopped")
+        wish = read_wish(self.request)
+        if wish is None:
+            standing = read_standing(self.message, self.message.contact)
+            return self._standing(standing, status=400)
+        standing = save_wish(self.message, wish, proof)
+        accepted = self.request.headers.get("Accept-Language", "")
+        self.language = page_language(wish.locale, accepted)
+        return self._standing(standing, saved="saved")
+
+    def _ask(self, wanted: Wanted) -> HttpResponse:
+        is_sent = send_link(self.message.contact, wanted)
+        standing = read_standing(self.message, self.message.contact)
+        return self._standing(standing, saved="asked" if is_sent else "not_asked")
+
+    def _standing(self, standing: Standing, *, saved: str = "", status: int = 200) -> HttpResponse:
+        facts = {
+            "standing": standing,
+            "contact": standing.contact,
+            "saved": saved,
+            "signals": _signals(self.request),
+            "limits": sorted({*WEEKLY_LIMITS, standing.contact.weekly_limit or 1}),
+            "languages": language_choices(),
+        }
+        return self.page("preferences", facts, status=status)
+
+
+class ConfirmView(RecipientPage):
+    """`/c/<token>`: the button of a double opt-in. Scanners open links; none of them presses it."""
+
+    purpose = CONFIRM
+
+    def show(self) -> HttpResponse:
+        return self._answer("confirm", is_known=is_open(self.message))
+
+    def act(self) -> HttpResponse:
+        return self._answer("confirmed", is_known=confirm(self.message, self.proof("confirm")))
+
+    def _answer(self, name: str, *, is_known: bool) -> HttpResponse:
+        if not is_known:
+            return self.page("closed", status=410)
+        more = {"preferences_url": _local(PREFERENCES, self.message.pk)}
+        return self.page(name, {**more, "asked": topic_of(self.message)})
+
+
+class PersonalDataView(RecipientPage):
+    """`/d/<token>`: the copy of one's data, or the button that erases it. Both take a POST, so
+    that a scanner fetches nobody's data."""
+
+    purpose = PERSONAL_DATA
+
+    def show(self) -> HttpResponse:
+        wanted = asked_by(self.message)
+        if wanted is None:
+            return self.page("closed", status=410)
+        return self.page("erase" if wanted is Wanted.ERASE else "copy")
+
+    def act(self) -> HttpResponse:
+        wanted = asked_by(self.message)
+        if wanted is Wanted.ERASE and "erase" in self.request.POST:
+            forget(self.message)
+            return self.page("erased")
+        if wanted is Wanted.EXPORT and "copy" in self.request.POST:
+            return self._copy(self.request.POST["copy"])
+        return self.page("closed", status=410)
+
+    def _copy(self, kind: str) -> HttpResponse:
+        copy = personal_copy(self.message.contact)
+        if kind == "json":
+            response = private(JsonResponse(copy, json_dumps_params={"indent": 2}))
+            response["Content-Disposition"] = 'attachment; filename="personal-data.json"'
+            return response
+        shown = [
+            {"title": name, "rows": [list(row.items()) for row in rows]}
+            for name, rows in copy.items()
+        ]
+        return self.page("personal_copy", {"parts": shown})
+
+
+class BrowserView(RecipientPage):
+    """`/v/<token>`: the HTML part as it was sent."""
+
+    purpose = VIEW
+    http_method_names = ["get", "head"]
+
+    def show(self) -> HttpResponse:
+        # What asks to prove something is for the mailbox alone.
+        if self.message.contact.erased_at is not None or "action" in self.message.context:
+            return self.page("unknown", status=404)
+        try:
+            html = as_sent(self.message).html
+        except RenderError:
+            return self.page("unknown", status=404)
+        response = private(HttpResponse(html))
+        response["Content-Security-Policy"] = _MAIL_POLICY
+        return response
+
+
+def read_wish(request: HttpRequest) -> Wish | None:
+    """What the form says; None when it is not our form."""
+    data = request.POST
+    limit, pause = data.get("weekly_limit", ""), data.get("pause", "")
+    locale = data.get("locale", "")
+    if not (_is_number(limit) and _is_number(pause) and data.get("form") == "preferences"):
         return None
-    rows = Message.objects.defer("context").select_related("contact", "topic", "sender")
-    return rows.filter(pk=message_id).first()
-
-
-def _facts(message: Message) -> dict[str, Any]:
-    sender = message.sender or Sender.objects.filter(is_default=True).first()
-    return {
-        "shop": sender.name if sender is not None else "",
-        "topic": message.topic,
-        "address": mask(message.email or message.contact.email),
-    }
-
-
-def _page(
-    name: str,
-    facts: dict[str, Any] | None = None,
-    *,
-    status: int = 200,
-    headers: dict[str, str] | None = None,
-) -> HttpResponse:
-    # Rendered without the request: no session, no CSRF cookie, no user can come into it.
-    nonce = secrets.token_urlsafe(16)
-    html = render_to_string(f"preferences/{name}.html", {**(facts or {}), "nonce": nonce})
-    return _private(HttpResponse(html, status=status, headers=headers), nonce)
-
-
-def _private(response: HttpResponse, nonce: str = "") -> HttpResponse:
-    """The URL is a personal token: nobody may learn, keep, index or frame it."""
-    style = f"'nonce-{nonce}'" if nonce else "'none'"
-    response["Referrer-Policy"] = "no-referrer"
-    response["Cache-Control"] = "no-store"
-    response["X-Robots-Tag"] = "noindex, nofollow"
-    response["X-Frame-Options"] = "DENY"
-    response["Content-Security-Policy"] = (
-        f"default-src 'none'; style-src {style}; form-action 'self'; base-uri 'none'; "
-        "frame-ancestors 'none'"
+    if pause and int(pause) not in (0, *PAUSES):
+        return None
+    if locale and locale not in settings.PAGE_LANGUAGES:
+        return None
+    return Wish(
+        topics=frozenset(data.getlist("topic")),
+        may_track="may_track" in data,
+        do_not_share="do_not_share" in data or _signals(request),
+        weekly_limit=max(1, int(limit)) if limit else None,
+        pause_days=int(pause) if pause else None,
+        locale=locale,
     )
-    return response
+
+
+def _is_number(text: str) -> bool:
+    return not text or (text.isascii() and text.isdigit() and len(text) <= 3)
+
+
+def _signals(request: HttpRequest) -> bool:
+    """Global Privacy Control: the browser says it for its user, on every site."""
+    return request.headers.get("Sec-GPC") == "1"
+
+
+def _local(purpose: str, message_id: Any) -> str:
+    return link(purpose, message_id).removeprefix(settings.PUBLIC_URL)

@@ -62,6 +62,27 @@ def suppressed_scopes(hashes: Iterable[bytes]) -> Mapping[bytes, frozenset[str]]
     return {digest: frozenset(scopes) for digest, scopes in found.items()}
 
 
+def suppressions_of(hashes: Iterable[bytes]) -> list[tuple[str, str]]:
+    """(scope, reason) of everything these addresses are suppressed for. One query."""
+    rows = Suppression.objects.filter(address_hash__in=list(hashes))
+    return list(rows.values_list("scope", "reason"))
+
+
+def lift_unsubscribes(hashes: Iterable[bytes], scopes: Iterable[str]) -> int:
+    """Forget that these people unsubscribed themselves, in these scopes, because they asked to be
+    mailed again; returns how many rows are gone. No other reason is ever lifted by this.
+
+    The mirror may go on naming them until its next synchronisation: wrong on the safe side.
+    """
+    hashes = list(hashes)
+    with transaction.atomic():
+        lock_addresses(hashes, shared=False)
+        theirs = Suppression.objects.filter(
+            address_hash__in=hashes, scope__in=list(scopes), reason=SuppressionReason.UNSUBSCRIBE
+        )
+        return theirs.delete()[0]
+
+
 def _write(requests: Sequence[SuppressionRequest], hashes: Mapping[Address, bytes]) -> int:
     wanted = {(hashes[r.address], r.scope): r for r in reversed(requests)}
     for request in requests:

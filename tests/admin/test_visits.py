@@ -8,7 +8,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from delivery.links import store_links
+from delivery.link_store import store_links
 from delivery.models import Message, Visit
 from delivery.tracking import link_id
 from tests.factories import MessageFactory

@@ -115,8 +115,12 @@ def test_other_files_and_directories_are_ignored(tmp_path: Path) -> None:
 def test_command_loads_the_demo_templates_once() -> None:
     out = StringIO()
     call_command("load_templates", stdout=out)
-    assert out.getvalue().split("\n")[:3] == [
+    assert out.getvalue().splitlines() == [
         "published abandoned_cart",
+        "published confirm_subscription",
+        "published confirm_subscription_de",
+        "published personal_data",
+        "published personal_data_de",
         "published receipt",
         "published welcome",
     ]

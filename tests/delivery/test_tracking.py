@@ -18,7 +18,7 @@ from contacts.states import ConsentState
 from content.services import published_versions
 from delivery import departures
 from delivery.engine import deliver_batch
-from delivery.links import KEPT, purge_links, store_links, url_of
+from delivery.link_store import KEPT, purge_links, store_links, url_of
 from delivery.models import Link, Message, SandboxMail, Visit
 from delivery.outbound import build_outbound, render_message
 from delivery.preview import as_sent

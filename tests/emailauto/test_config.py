@@ -75,6 +75,7 @@ VALUES: dict[str, Any] = {
         "max_unregistered_types": 1000,
         "retention_days": 90,
     },
+    "pages": {"accent": "", "logo_url": "", "privacy_url": "", "record_ip": False},
 }
 
 

@@ -23,7 +23,7 @@ from django.test.utils import CaptureQueriesContext
 
 from contacts.models import Consent
 from delivery.engine import deliver_batch
-from delivery.links import store_links
+from delivery.link_store import store_links
 from delivery.models import Link, Message, SandboxMail, Visit
 from delivery.states import Actor
 from delivery.tracking import click_url, link_id, open_url

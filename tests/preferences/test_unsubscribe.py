@@ -11,7 +11,7 @@ from django.test import Client
 from common.signing import sign_uuid
 from contacts.models import Consent
 from contacts.states import ConsentState
-from delivery.headers import unsubscribe_url
+from delivery.links import unsubscribe_url
 from delivery.models import Message
 from suppression.models import Suppression
 from tests.factories import MessageFactory, SenderFactory, TopicFactory

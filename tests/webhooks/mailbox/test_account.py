@@ -67,7 +67,7 @@ def test_scheme_says_how_it_is_protected(
 def test_url_that_leads_nowhere_is_an_error_that_does_not_show_it(settings: Any, url: str) -> None:
     settings.BOUNCE_MAILBOX_URL = url
     (message,) = check_bounce_mailbox(None)
-    assert message.id == "webhooks.E003"
+    assert message.id == "webhooks.E005"
     assert SECRET not in message.msg + str(message.hint)
     with pytest.raises(MailboxError):
         account_of(url)
@@ -84,7 +84,7 @@ def test_policy_is_read(policy: str, folder: str | None) -> None:
 @pytest.mark.parametrize("policy", ["", "keep", "move:", "move:Mail in", "move:Müll", "Delete"])
 def test_policy_that_is_none_is_an_error(settings: Any, policy: str) -> None:
     settings.BOUNCE_MAILBOX_URL, settings.BOUNCE_MAILBOX_AFTER = URL, policy
-    assert [message.id for message in check_bounce_mailbox(None)] == ["webhooks.E004"]
+    assert [message.id for message in check_bounce_mailbox(None)] == ["webhooks.E006"]
 
 
 @pytest.mark.parametrize(
@@ -92,11 +92,11 @@ def test_policy_that_is_none_is_an_error(settings: Any, policy: str) -> None:
     [
         ({}, []),
         ({"BOUNCE_ADDRESS": "bounces@mail.example.com"}, []),
-        ({"BOUNCE_ADDRESS": "bounces"}, ["webhooks.E005"]),
-        ({"BOUNCE_ADDRESS": "b" * 24 + "@mail.example.com"}, ["webhooks.E005"]),
+        ({"BOUNCE_ADDRESS": "bounces"}, ["webhooks.E007"]),
+        ({"BOUNCE_ADDRESS": "b" * 24 + "@mail.example.com"}, ["webhooks.E007"]),
         ({"BOUNCE_ADDRESS": "b" * 23 + "@mail.example.com"}, []),
-        ({"BOUNCE_ADDRESS": "rückläufer@mail.example.com"}, ["webhooks.E005"]),
-        ({"UNSUBSCRIBE_ADDRESS": "unsub@mail.example.com"}, ["webhooks.E006"]),
+        ({"BOUNCE_ADDRESS": "rückläufer@mail.example.com"}, ["webhooks.E007"]),
+        ({"UNSUBSCRIBE_ADDRESS": "unsub@mail.example.com"}, ["webhooks.E008"]),
         ({"UNSUBSCRIBE_ADDRESS": "unsub@mail.example.com", "BOUNCE_MAILBOX_URL": URL}, []),
     ],
 )

@@ -1,0 +1,35 @@
+"""What campaigns hold of a person: their ways through them."""
+
+from collections.abc import Iterator
+from uuid import UUID
+
+from campaigns.models import Enrollment, StepRun, Wait
+from contacts.dsar import Part, Person, Row, in_windows, register
+
+_FIELDS = ("created_at", "campaign__key", "entry_key", "state", "exit_reason", "step_key")
+
+
+# What somebody else's way through a campaign began with.
+_REDACT_OTHERS = """
+    UPDATE campaigns_enrollment
+    SET context = regexp_replace(context::text, %(pattern)s, 'erased', 'gi')::jsonb,
+        event_id = regexp_replace(event_id, %(pattern)s, 'erased', 'gi')
+    WHERE id > %(after)s AND id <= %(upto)s
+          AND concat_ws(' ', context, event_id) ~* %(pattern)s
+"""
+
+
+def register_parts() -> None:
+    """Tell `contacts.dsar` about all of it."""
+    register(Part("campaigns", (Enrollment, StepRun, Wait), _enrollments, _erase))
+
+
+def _enrollments(person: Person) -> Iterator[Row]:
+    theirs = Enrollment.objects.filter(contact=person.contact_id).order_by("pk")
+    yield from theirs.values(*_FIELDS, "context")
+
+
+def _erase(person: Person) -> None:
+    Enrollment.objects.filter(contact=person.contact_id).delete()
+    values = {"pattern": person.pattern}
+    in_windows("campaigns_enrollment", _REDACT_OTHERS, values, first=UUID(int=0))

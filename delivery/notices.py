@@ -1,0 +1,32 @@
+"""Mails of the house itself, to one person about their own doing: confirm this, here is your copy.
+
+Transactional messages like any other: gated, journaled, at most once. There is no advertising in
+them, and no word that somebody else has typed into a form.
+"""
+
+from typing import Any
+
+from common.postgres import insert_rows
+from contacts.models import Contact
+from content.models import TemplateVersion
+from delivery.models import Message
+from delivery.states import Stream
+
+
+def write_notice(
+    contact: Contact, wording: TemplateVersion, *, action: str, dedupe_key: str, about: Any
+) -> bool:
+    """Put the mail into the queue inside the caller's transaction; False when there was one of
+    this key before. `action` is the purpose of its link (`delivery.links`); the template sees
+    `about` under that name. Ring the transactional lane after the commit."""
+    message = Message(
+        dedupe_key=dedupe_key,
+        contact=contact,
+        email=contact.email,
+        email_normalized=contact.email_normalized or "",
+        stream=Stream.TRANSACTIONAL,
+        template_version=wording,
+        context={"payload": {}, "action": action, "about": about},
+    )
+    insert_rows([message], ignore_conflicts=True)
+    return Message.objects.filter(pk=message.pk).exists()

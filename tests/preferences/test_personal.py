@@ -1,0 +1,328 @@
+"""A copy of one's data and being forgotten, from the button on the page to the last table."""
+
+import json
+import re
+from datetime import timedelta
+from email import message_from_bytes, policy
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.conf import settings
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection
+from django.db.models import ForeignKey, Model
+from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
+
+from campaigns import engine
+from common.clock import now
+from contacts import dsar
+from contacts.dsar import Person, begin_erasure, continue_erasures, parts
+from contacts.ledger import record_tracking
+from contacts.models import Contact, Erasure
+from contacts.services import record_consent
+from contacts.states import ConsentState
+from contacts.tasks import erase_task
+from delivery.engine import deliver_batch
+from delivery.links import PERSONAL_DATA, PREFERENCES
+from delivery.models import Bounce, Message, SandboxMail, Sender
+from events.models import Event, EventType, IdempotentReply, Rejection
+from events.services import submit
+from suppression.models import Suppression
+from tests.factories import (
+    CampaignFactory,
+    MessageFactory,
+    SenderFactory,
+    TopicFactory,
+    event_in,
+)
+from tests.preferences.pages import assert_private, get, path_of, post, strict_client
+from webhooks.models import Receipt
+
+pytestmark = pytest.mark.django_db
+
+CANARY = "kanarienvogel"
+ADDRESS = f"{CANARY}+shop@example.com"
+USER = f"user-{CANARY}"
+
+
+def process() -> None:
+    while engine.drain(budget=10):
+        pass
+    for stream in ("marketing", "transactional"):
+        while deliver_batch(stream, limit=50):
+            pass
+
+
+@pytest.fixture
+def contact() -> Contact:
+    """Somebody of whom every table knows something."""
+    SenderFactory(is_default=True)
+    campaign = CampaignFactory(rule={"entry_key_path": "payload.cart"})
+    payload = {"email": ADDRESS.upper().replace("EXAMPLE.COM", "example.com"), "name": CANARY}
+    submit(
+        [
+            event_in(
+                f"e-{ADDRESS}",
+                user_id=USER,
+                payload={**payload, "cart": CANARY},
+                metadata={"source": "tests", "note": ADDRESS},
+            ),
+            event_in(
+                "e-other", user_id="else", payload={"email": "else@example.com", "friend": ADDRESS}
+            ),
+        ]
+    )
+    process()
+    contact = Contact.objects.get(user_id=USER)
+    topic = TopicFactory()
+    record_consent(contact, topic, ConsentState.GRANTED, source="form", evidence=f"by {ADDRESS}")
+    record_tracking([contact], ConsentState.GRANTED, source="form", evidence=CANARY)
+    Contact.objects.filter(pk=contact.pk).update(attributes={"nick": CANARY}, name=CANARY)
+    message = Message.objects.get(contact=contact)
+    assert message.origin_campaign == campaign.key
+    message.attempt_log.update(detail=f"250 {ADDRESS}", request=CANARY)
+    Bounce.objects.create(
+        message=message, bounce_class="mailbox_full", detail=f"<{ADDRESS}>", source="postmark"
+    )
+    SandboxMail.objects.create(from_email="s@example.com", to_email=ADDRESS, raw=CANARY.encode())
+    for number, body in enumerate((ADDRESS, ADDRESS.replace("@", "%40").replace("+", "%2B"))):
+        Receipt.objects.create(
+            provider="mailgun",
+            provider_event_id=str(number),
+            body=f"recipient={body}&name={CANARY}".encode(),
+            state="applied",
+        )
+    Rejection.objects.create(
+        source="api", event_id="r", code="schema", body={"payload": {"to": ADDRESS, "n": CANARY}}
+    )
+    IdempotentReply.objects.create(
+        source="api", key=ADDRESS, body_hash=b"x", status=202, body=CANARY.encode()
+    )
+    LogEntry.objects.create(
+        user=_admin(),
+        content_type=ContentType.objects.get_for_model(Contact),
+        object_id=str(contact.pk),
+        object_repr=CANARY,
+        action_flag=CHANGE,
+        change_message=ADDRESS,
+    )
+    contact.refresh_from_db()
+    return contact
+
+
+def _admin() -> Any:
+    return User.objects.create(username="admin")
+
+
+def tables_with(word: str) -> dict[str, int]:
+    """The tables in which a row has the word in any column, as text or as bytes."""
+    found = {}
+    for table in connection.introspection.table_names():
+        with connection.cursor() as cursor:
+            columns = [
+                f"encode({c}, 'escape')" if kind == "bytea" else f"{c}::text"
+                for c, kind in _columns(cursor, table)
+            ]
+            cursor.execute(
+                f"SELECT count(*) FROM {table} WHERE concat_ws(' ', {', '.join(columns)}) ~* %s",
+                [word],
+            )
+            if count := cursor.fetchone()[0]:
+                found[table] = count
+    return found
+
+
+def _columns(cursor: Any, table: str) -> list[tuple[str, str]]:
+    cursor.execute(
+        "SELECT quote_ident(column_name), data_type FROM information_schema.columns"
+        " WHERE table_schema = current_schema() AND table_name = %s",
+        [table],
+    )
+    return list(cursor.fetchall())
+
+
+def data_path() -> str:
+    """The link of the mail that came last."""
+    raw = bytes(SandboxMail.objects.first().raw)
+    body = message_from_bytes(raw, policy=policy.default).get_body(("plain",)).get_content()
+    return re.search(r"https?://\S+/d/\S+", body)[0].removeprefix(settings.PUBLIC_URL)
+
+
+def ask(contact: Contact, what: str) -> str:
+    message = Message.objects.filter(contact=contact, stream="marketing").get()
+    html = post(message, PREFERENCES, {"data": what}).content.decode()
+    assert "look into your mailbox" in html
+    process()
+    return data_path()
+
+
+def test_erasure_leaves_no_trace_in_any_table(contact: Contact) -> None:
+    before = tables_with(CANARY)
+    assert len(before) == 12, before
+    path = ask(contact, "erase")
+    assert "Erase everything" in strict_client().get(path).content.decode()
+    assert Contact.objects.get(pk=contact.pk).is_active  # looking erases nothing
+    response = strict_client().post(path, {"erase": "yes"})
+    assert_private(response)
+    assert "being erased" in response.content.decode()
+    erase_task()
+    assert tables_with(CANARY) == {}
+    assert continue_erasures() == 0
+    assert Erasure.objects.get().finished_at is not None
+    assert strict_client().get(path).status_code == 410
+
+
+def test_suppression_by_hash_outlives_erasure_and_the_address_is_not_mailed_again(
+    contact: Contact,
+) -> None:
+    begin_erasure(contact, source="test")
+    continue_erasures()
+    row = Suppression.objects.get()
+    assert (row.scope, row.reason, row.email, row.evidence) == ("all", "erasure", "", "")
+    sent = SandboxMail.objects.count()
+    submit([event_in("e-again", user_id=USER, payload={"email": ADDRESS})])
+    process()
+    again = Message.objects.get(origin_event_id="e-again")
+    assert (again.state, again.reason) == ("skipped", "suppressed")
+    assert SandboxMail.objects.count() == sent
+
+
+def test_mail_stops_before_anything_is_erased(contact: Contact) -> None:
+    begin_erasure(contact, source="test")
+    waiting = MessageFactory(contact=contact)
+    process()
+    waiting.refresh_from_db()
+    assert (waiting.state, waiting.reason) == ("skipped", "contact_inactive")
+
+
+def test_erasure_that_was_cut_short_goes_on(
+    contact: Contact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin_erasure(contact, source="test")
+    begin_erasure(contact, source="test")
+    whole = parts()
+
+    def explode(person: Person) -> None:
+        raise RuntimeError("power cut")
+
+    last = dsar.Part("zz", (), lambda _person: [], explode)
+    monkeypatch.setattr(dsar, "parts", lambda: [*whole, last])
+    assert continue_erasures() == 0
+    assert Erasure.objects.get().finished_at is None
+    monkeypatch.setattr(dsar, "parts", lambda: whole)
+    assert continue_erasures() == 1
+    assert tables_with(CANARY) == {}
+
+
+def test_nobody_else_is_touched(contact: Contact) -> None:
+    other = event_in("e-2", user_id="u2", payload={"email": f"x{ADDRESS}"})
+    third = event_in("e-3", user_id="u3", payload={"email": f"{ADDRESS}.au"})
+    submit([other, third])
+    process()
+    begin_erasure(contact, source="test")
+    continue_erasures()
+    kept = Event.objects.filter(event_id__in=["e-2", "e-3"])
+    assert [event.payload["email"] for event in kept.order_by("event_id")] == [
+        f"x{ADDRESS}",
+        f"{ADDRESS}.au",
+    ]
+    assert Contact.objects.filter(email_normalized=f"x{ADDRESS}").exists()
+    friend = Event.objects.get(event_id="e-other")
+    assert friend.payload == {"email": "else@example.com", "friend": "erased"}
+
+
+def test_copy_has_everything(contact: Contact) -> None:
+    path = ask(contact, "export")
+    page = strict_client().get(path)
+    assert CANARY not in page.content.decode()  # a scanner fetches nobody's data
+    response = strict_client().post(path, {"copy": "json"})
+    assert_private(response)
+    assert "attachment" in response["Content-Disposition"]
+    copy = json.loads(response.content)
+    assert set(copy) == {part.name for part in parts()}
+    assert copy["profile"][0]["attributes"] == {"nick": CANARY}
+    assert {line["purpose"] for line in copy["consents"]} == {"mail", "tracking"}
+    assert len(copy["events"]) == 2
+    assert copy["messages"][0]["context"]["payload"]["cart"] == CANARY
+    assert copy["campaigns"][0]["entry_key"].endswith(CANARY)
+    assert copy["receipts"]
+    html = strict_client().post(path, {"copy": "html"})
+    assert_private(html)
+    assert CANARY in html.content.decode()
+
+
+def test_link_is_good_for_seven_days_and_its_own_purpose(contact: Contact) -> None:
+    path = ask(contact, "export")
+    assert strict_client().post(path, {"erase": "yes"}).status_code == 410
+    assert not Erasure.objects.exists()
+    Message.objects.update(created_at=now() - timedelta(days=8))
+    assert strict_client().get(path).status_code == 410
+    assert strict_client().post(path, {"copy": "json"}).status_code == 410
+
+
+def test_link_of_an_address_they_left_is_closed(contact: Contact) -> None:
+    path = ask(contact, "erase")
+    Contact.objects.filter(pk=contact.pk).update(
+        email="new@example.org", email_normalized="new@example.org"
+    )
+    assert strict_client().post(path, {"erase": "yes"}).status_code == 410
+
+
+def test_any_other_mails_token_is_no_proof(contact: Contact) -> None:
+    message = Message.objects.get(contact=contact)
+    assert get(message, PERSONAL_DATA).status_code == 410
+    assert post(message, PERSONAL_DATA, {"copy": "json"}).status_code == 410
+
+
+def test_asking_twice_a_day_sends_one_mail(contact: Contact) -> None:
+    sent = SandboxMail.objects.count()
+    for _ in range(3):
+        ask(contact, "export")
+    assert SandboxMail.objects.count() == sent + 1
+
+
+def test_who_cannot_be_mailed_is_told(contact: Contact) -> None:
+    begin_erasure(contact, source="test")
+    message = Message.objects.get(contact=contact)
+    html = post(message, PREFERENCES, {"data": "export"}).content.decode()
+    assert "cannot send you" in html
+
+
+# What these hold is our own, or no person's.
+OURS = {Sender, EventType, Suppression}
+PERSONAL = {"email", "to_email", "payload", "context", "body", "raw", "evidence", "user_id"}
+
+
+def test_every_model_that_knows_people_belongs_to_a_part() -> None:
+    known = {model for part in parts() for model in part.models}
+    for model in apps.get_models():
+        if model._meta.app_label in ROOMS and model not in OURS and not model._meta.proxy:
+            assert model in known or not knows_people(model), f"{model.__name__}: see contacts.dsar"
+
+
+ROOMS = {
+    *("contacts", "events", "suppression", "content", "delivery"),
+    *("campaigns", "webhooks", "monitoring", "preferences"),
+}
+
+
+def knows_people(model: type[Model]) -> bool:
+    fields = model._meta.concrete_fields
+    to_people = [
+        field
+        for field in fields
+        if isinstance(field, ForeignKey) and field.related_model in (Contact, Message)
+    ]
+    return bool(to_people) or bool(PERSONAL & {field.name for field in fields})
+
+
+def test_page_of_the_erased_is_gone(contact: Contact) -> None:
+    message = Message.objects.get(contact=contact)
+    Contact.objects.filter(pk=contact.pk).update(erased_at=Now())
+    with CaptureQueriesContext(connection) as queries:
+        assert strict_client().get(path_of(message, PREFERENCES)).status_code == 404
+    assert len(queries) <= 2
