@@ -23,6 +23,7 @@ from webhooks.mailbox.reports import parse
 from webhooks.models import Receipt
 from webhooks.providers import ADAPTERS
 from webhooks.reading import Malformed
+from webhooks.receipts import NewReceipt, keep_receipts
 from webhooks.services import drain_receipts
 from webhooks.sources import SOURCES
 
