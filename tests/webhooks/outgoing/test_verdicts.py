@@ -33,7 +33,7 @@ def test_every_2xx_takes_it(status: int) -> None:
         Unreachable("timeout"),
         Denied("The host leads inside."),
     ],
-    ids=str,
+    ids=lambda outcome: str(getattr(outcome, "status", outcome)),
 )
 def test_everything_else_is_tried_again_by_the_schedule(
     outcome: Answer | Unreachable | Denied,
@@ -73,8 +73,10 @@ def test_gone_ends_it_at_once() -> None:
         ("²", 0),
         ("", 0),
         ("Fri, 31 Feb 2026 25:00:00 GMT", 0),
-        (format_datetime(now() - timedelta(hours=1), usegmt=True), 0),
-        (format_datetime(now() + timedelta(days=9), usegmt=True), LONGEST_PAUSE),
+        pytest.param(format_datetime(now() - timedelta(hours=1), usegmt=True), 0, id="past"),
+        pytest.param(
+            format_datetime(now() + timedelta(days=9), usegmt=True), LONGEST_PAUSE, id="far"
+        ),
     ],
 )
 def test_retry_after_is_honoured_and_clamped(status: int, text: str, pause: float) -> None:
