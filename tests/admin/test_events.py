@@ -80,7 +80,7 @@ def test_event_type_keeps_its_name_and_takes_paths_one_by_one(operator: Client) 
         "profile_paths": '{"plan": ["payload.plan"]}',
     }
     operator.post(reverse("admin:events_eventtype_change", args=[event_type.pk]), form)
-    event_type = EventType.objects.get()
+    event_type = EventType.objects.get(pk=event_type.pk)
     assert event_type.name == "OrderCompleted"
     assert event_type.user_id_paths == ["user_id", "payload.customer.id"]
     assert event_type.profile_paths == {"plan": ["payload.plan"]}
