@@ -1,9 +1,9 @@
 """May this message leave, now, to this address?
 
 Asked twice with the same function: when a message is claimed, and again inside the transaction
-that commits its hand-over, where the answer is binding. Loading the facts is five queries for any
-number of messages, refreshing them three; deciding is pure. An exception in a check means: do not
-send.
+that commits its hand-over, where the answer is binding. The number of queries that load the
+facts, and refresh them, does not depend on the number of messages; deciding is pure. An exception
+in a check means: do not send.
 """
 
 import logging
@@ -59,7 +59,8 @@ class Facts:
 
 
 def load_facts(messages: Sequence[Message]) -> Facts:
-    """The facts about these messages. Six queries, with limits or warm-ups up to eight."""
+    """The facts about these messages. Seven queries, four where the
+    router was asked a moment ago; with limits or warm-ups up to two more."""
     switches = active_switches()
     return _facts(messages, switches, load_senders(messages), load_router(switches), {})
 
