@@ -1,9 +1,14 @@
 """Providers that are down are left alone, so that an outage costs five attempts and not a million.
 
 A provider's circuit opens after `FAILURES` hand-overs in a row that failed for reasons of its own,
-or at once when it says that the account, the key or the sender is at fault. While it is open its
-mail waits, or takes a stand-in's way. Then one message tries; if it is answered the circuit
-closes, else it stays open for twice as long.
+or at once when it says that the account or the key is at fault. It also opens after `REFUSALS`
+mails in a row that were refused for good for no fault of their addresses: what a provider suddenly
+refuses of everybody is no single mail's fault, and the whole backlog would be failed. In a row
+means as they are noted: the answers of several workers mix, and one mail that is taken ends it.
+
+While it is open its mail waits, or takes a stand-in's way. Then one message tries; if it is
+answered the circuit closes, else it stays open for twice as long. After a flood of refusals only
+one that is not refused closes it.
 """
 
 from collections import defaultdict
@@ -20,6 +25,7 @@ from delivery.models import Circuit, Provider
 from delivery.verdicts import Blame, Outcome, Verdict
 
 FAILURES = 5
+REFUSALS = 20
 FIRST_PAUSE = 30.0
 LONGEST_PAUSE = 600.0
 _PROBE_SECONDS = 60
@@ -30,6 +36,7 @@ class State:
     """What is known of a provider. Moments are of the database's clock."""
 
     failures: int = 0
+    refusals: int = 0
     trips: int = 0
     open_until: datetime | None = None
     slow_until: datetime | None = None
@@ -58,6 +65,8 @@ def _after_one(state: State, answered: Answered, now: datetime) -> State:
         until = now + timedelta(seconds=verdict.retry_after or 1.0)
         longest = max(until, state.slow_until or until)
         return State(slow_until=longest, reason=verdict.detail)
+    if verdict.is_plain_refusal:
+        return _refused(state, answered, now)
     if _is_fine(verdict):
         return State(slow_until=state.slow_until)
     failed = replace(state, failures=state.failures + 1, reason=verdict.detail)
@@ -68,6 +77,17 @@ def _after_one(state: State, answered: Answered, now: datetime) -> State:
     if says_so or answered.is_probe or failed.failures >= FAILURES:
         return _opened(failed, verdict.retry_after or 0.0, now)
     return failed
+
+
+def _refused(state: State, answered: Answered, now: datetime) -> State:
+    refusals = state.refusals + 1
+    if refusals < REFUSALS:
+        # It answers, so it is not down.
+        return State(refusals=refusals, slow_until=state.slow_until)
+    failed = replace(state, refusals=refusals, reason=answered.verdict.detail)
+    if state.open_until is not None and not answered.is_probe:
+        return failed
+    return _opened(failed, 0.0, now)
 
 
 def _opened(state: State, at_least: float, now: datetime) -> State:
@@ -84,7 +104,7 @@ def note(handed: Sequence[Handed]) -> bool:
         answered = Answered(item.verdict, item.departed.is_probe)
         answers[item.departed.outbound.provider].append(answered)
     for provider, said in answers.items():
-        if _is_clean(provider) and all(_is_fine(one.verdict) for one in said):
+        if _is_clean(provider) and all(_is_nothing(one.verdict) for one in said):
             continue
         _write(provider, said)
         has_changed = True
@@ -93,22 +113,29 @@ def note(handed: Sequence[Handed]) -> bool:
 
 def _is_clean(provider: Provider) -> bool:
     health = provider.health
-    return not health.failures and health.open_until is None
+    return not health.failures and not health.refusals and health.open_until is None
 
 
 def _is_fine(verdict: Verdict) -> bool:
-    return verdict.blame == Blame.MESSAGE and verdict.outcome != Outcome.UNKNOWN
+    return not verdict.stops_provider and verdict.outcome != Outcome.UNKNOWN
+
+
+def _is_nothing(verdict: Verdict) -> bool:
+    return _is_fine(verdict) and not verdict.is_plain_refusal
 
 
 def _write(provider: Provider, said: Sequence[Answered]) -> None:
     with transaction.atomic():
         Circuit.objects.bulk_create([Circuit(provider=provider)], ignore_conflicts=True)
         row = Circuit.objects.select_for_update().get(provider=provider)
-        before = State(row.failures, row.trips, row.open_until, row.slow_until, row.reason)
+        before = State(
+            row.failures, row.refusals, row.trips, row.open_until, row.slow_until, row.reason
+        )
         state = after(before, said, database_time())
         if state != before:
             Circuit.objects.filter(pk=row.pk).update(
                 failures=state.failures,
+                refusals=state.refusals,
                 trips=state.trips,
                 open_until=state.open_until,
                 slow_until=state.slow_until,
@@ -139,5 +166,11 @@ _CLAIM_PROBES = """
 def close(provider: Provider) -> None:
     """What an operator says once the cause is put right: try again at once."""
     Circuit.objects.filter(provider=provider).update(
-        failures=0, trips=0, open_until=None, slow_until=None, reason="", changed_at=Now()
+        failures=0,
+        refusals=0,
+        trips=0,
+        open_until=None,
+        slow_until=None,
+        reason="",
+        changed_at=Now(),
     )

@@ -16,7 +16,7 @@ from common.ids import lease_owner, uuid7
 from common.postgres import insist, is_outage
 from contacts.models import Topic
 from content.services import published_versions
-from delivery import circuits, pace, transitions
+from delivery import circuits, pace, senderpauses, transitions
 from delivery.departures import (
     Leaving,
     Ready,
@@ -228,14 +228,15 @@ class _Batch:
                 handover_id=self._handover_id,
                 lease_seconds=settings.LEASE_SECONDS,
             )
+            lost = [taken for item, taken in leaving if item.outbound.message.pk not in attempts]
+            give_back(one for taken in lost for one in taken)
         for (item, _), departure in zip(leaving, departures, strict=True):
             # As the row has it now: what a verdict means depends on who gave it.
             item.outbound.message.route = departure.route
             item.outbound.message.provider_id = departure.provider_id
             item.outbound.message.email_normalized = departure.email_normalized
-        lost = len(leaving) - len(attempts)
         if lost:
-            logger.warning("leases lost before dispatch", extra={"messages": lost})
+            logger.warning("leases lost before dispatch", extra={"messages": len(lost)})
         return [
             Departed(
                 item.outbound,
@@ -294,7 +295,7 @@ class _Batch:
     def _hand_over(self, departed: Sequence[Departed], journal: Journal | None) -> None:
         handed = hand_over(departed, self._routes, journal, _what_stops)
         record(handed, journal)
-        if circuits.note(handed):
+        if circuits.note(handed) | senderpauses.note(handed):
             forget_routes()
         begun = {h.departed.outbound.message.pk for h in handed}
         rest = [item for item in departed if item.outbound.message.pk not in begun]
@@ -305,7 +306,7 @@ class _Batch:
         """Due again at once, or when their provider has had the pause it asked for."""
         pauses: dict[Provider, float] = {}
         for h in handed:
-            if h.verdict.blame != Blame.MESSAGE:
+            if h.verdict.stops_provider:
                 pause = h.verdict.retry_after or _ROUTE_PAUSE
                 pauses[h.departed.outbound.provider] = pause
         late = {
@@ -318,6 +319,8 @@ class _Batch:
             self._put_off(late)
             soon = [i.outbound.message.pk for i in rest if i.outbound.message.pk not in late]
             transitions.release(soon, MessageState.DISPATCHING, owner=self._owner)
+        # Of a sender that was refused: the gate tells them why they wait.
+        self.is_cut_short |= any(h.verdict.blame == Blame.SENDER for h in handed)
 
 
 def _what_stops() -> Callable[[Departed], bool]:

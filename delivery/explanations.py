@@ -85,6 +85,8 @@ _ADVICE: dict[str, str] = {
     Reason.NO_REGION: "Give a provider this region, then replay the message.",
     Reason.PROVIDER_DOWN: "It leaves by itself once the provider is back. Its page says what it "
     "answered; if the cause is put right, try again there.",
+    Reason.SENDER_REFUSED: "Verify the sender's domain with the provider, then try again on the "
+    "provider's page. Otherwise it is offered again by itself every few minutes.",
     Reason.CAP_REACHED: "It leaves by itself when the next hour or day begins (UTC).",
     Reason.SLOWED: "It leaves by itself in an hour that has room for it, or when the slow-down is "
     "lifted under Switches.",

@@ -1,9 +1,9 @@
 """May this message leave, now, to this address?
 
 Asked twice with the same function: when a message is claimed, and again inside the transaction
-that commits its hand-over, where the answer is binding. The number of queries does not depend on
-the number of messages; deciding is pure. An exception in a check means: do not
-send.
+that commits its hand-over, where the answer is binding. The number of queries that load the
+facts, and refresh them, does not depend on the number of messages; deciding is pure. An exception
+in a check means: do not send.
 """
 
 import logging
@@ -61,8 +61,8 @@ class Facts:
 
 
 def load_facts(messages: Sequence[Message]) -> Facts:
-    """The facts about these messages. Six queries; with limits, warm-ups or people who want only
-    so many mails a week up to nine."""
+    """The facts about these messages. Seven queries, four where the router was asked a moment ago;
+    with limits, warm-ups or people who want only so many mails a week up to three more."""
     switches = active_switches()
     senders, router = load_senders(messages), load_router(switches)
     return _facts(messages, switches, senders, router, {}, week_so_far)

@@ -6,8 +6,8 @@ worker that was frozen past its lease finds its right revoked. Without a journal
 message long.
 
 Where a provider takes its time, further connections are opened, up to the route's concurrency. A
-verdict that is the provider's fault, or a switch thrown meanwhile, ends the hand-over: what has not
-been begun is given back.
+verdict that is the provider's fault, or a switch thrown meanwhile, ends the hand-over, one about a
+sending domain ends that domain's: what has not been begun is given back.
 """
 
 import logging
@@ -118,6 +118,8 @@ class _Run:
         self._deadline = deadline
         self._ask = stops
         self._is_stopped: Callable[[Departed], bool] = lambda _: False
+        self._barred: set[str] = set()
+        """Sending domains that the provider has just refused."""
         self._looked_at = time.monotonic()
         self._over = threading.Event()
         self._chunks = threading.Lock()
@@ -196,7 +198,10 @@ class _Run:
             chunk = [self._waiting.popleft() for _ in range(size)]
         if not chunk or not _wait_until(chunk[-1].not_before, self._deadline, self._over):
             return []
-        return [item for item in chunk if not self._is_stopped(item)] or self._next()
+        return [item for item in chunk if self._may_begin(item)] or self._next()
+
+    def _may_begin(self, item: Departed) -> bool:
+        return item.outbound.sender.domain not in self._barred and not self._is_stopped(item)
 
     def _serve(
         self,
@@ -224,7 +229,10 @@ class _Run:
             return False
         handed = _call(door, begun, self._route, journal)
         self.handed.extend(handed)
-        return all(h.verdict.blame == Blame.MESSAGE for h in handed)
+        self._barred.update(
+            h.departed.outbound.sender.domain for h in handed if h.verdict.blame == Blame.SENDER
+        )
+        return not any(h.verdict.stops_provider for h in handed)
 
     def _look(self) -> None:
         if time.monotonic() - self._looked_at < _LOOK_SECONDS:
@@ -289,7 +297,11 @@ def _accepted(email: OutboundEmail) -> Verdict:
     if status is None or status.status is None:
         return Verdict(Outcome.ACCEPTED)
     if status.status <= {"rejected", "invalid", "failed"}:
-        return Verdict(Outcome.PERMANENT, f"the provider answered: {', '.join(status.status)}")
+        return Verdict(
+            Outcome.PERMANENT,
+            f"the provider answered: {', '.join(status.status)}",
+            own_fault="failed" not in status.status,
+        )
     return Verdict(Outcome.ACCEPTED, esp_id=_cleaned(status.message_id))
 
 

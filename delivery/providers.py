@@ -16,14 +16,18 @@ class Meaning(Enum):
     """What an answer says about the mail, and whose fault it is."""
 
     REFUSED = "refused"
-    """Not taken, and never will be: this mail, this recipient."""
+    """Not taken, and never will be: this mail, for whatever reason."""
+    RECIPIENT = "recipient"
+    """Not taken, and never will be: this recipient."""
     LATER = "later"
     """Not taken now; the mail may be offered again."""
     SLOWER = "slower"
     """Not taken: too many at once. Nothing more for a moment."""
     CLOSED = "closed"
-    """Not taken: the account, its key, its quota or its sender. Nothing more until that is
-    put right."""
+    """Not taken: the account, its key or its quota. Nothing more until that is put right."""
+    SENDER = "sender"
+    """Not taken: it does not know, or not accept, the sending domain. Nothing more from that one
+    for a moment."""
     DOUBT = "doubt"
     """It may have been taken."""
 
@@ -39,6 +43,8 @@ class Answer:
 _REFUSED, _LATER = Answer(Meaning.REFUSED), Answer(Meaning.LATER)
 _SLOWER, _CLOSED, _DOUBT = (Answer(m) for m in (Meaning.SLOWER, Meaning.CLOSED, Meaning.DOUBT))
 _QUOTA = Answer(Meaning.CLOSED, wait=_HOUR)
+_SENDER = Answer(Meaning.SENDER)
+_RECIPIENT = Answer(Meaning.RECIPIENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +77,8 @@ TRAITS: Mapping[str, Traits] = {
             "LimitExceededException": _QUOTA,
             "AccountSuspendedException": _CLOSED,
             "SendingPausedException": _CLOSED,
-            "MailFromDomainNotVerifiedException": _CLOSED,
-            "NotFoundException": _CLOSED,
+            "MailFromDomainNotVerifiedException": _SENDER,
+            "NotFoundException": _SENDER,
             "AccessDeniedException": _CLOSED,
             "AccessDenied": _CLOSED,
             "ExpiredTokenException": _CLOSED,
@@ -96,10 +102,10 @@ TRAITS: Mapping[str, Traits] = {
             "10": _CLOSED,  # bad or missing token
             "100": _LATER,  # maintenance
             "300": _REFUSED,
-            "400": _CLOSED,  # sender signature not found
-            "401": _CLOSED,  # sender signature not confirmed
+            "400": _SENDER,  # sender signature not found
+            "401": _SENDER,  # sender signature not confirmed
             "405": _QUOTA,  # not allowed to send: out of credits
-            "406": _REFUSED,  # inactive recipient
+            "406": _RECIPIENT,  # inactive recipient
             "409": _REFUSED,
             "411": _REFUSED,
             "412": _CLOSED,  # account pending
@@ -108,10 +114,13 @@ TRAITS: Mapping[str, Traits] = {
             "1235": _CLOSED,  # message stream not found
         },
     ),
-    "sendgrid": Traits("anymail.backends.sendgrid.EmailBackend"),
+    "sendgrid": Traits(
+        "anymail.backends.sendgrid.EmailBackend",
+        statuses={403: _SENDER},  # no verified sender identity
+    ),
     "mailgun": Traits(
         "anymail.backends.mailgun.EmailBackend",
-        statuses={404: _CLOSED},  # the sender's domain is not one of this account
+        statuses={404: _SENDER},  # the sender's domain is not one of this account
     ),
     "brevo": Traits(
         "delivery.backends.keyed.BrevoBackend",
@@ -136,7 +145,11 @@ TRAITS: Mapping[str, Traits] = {
             # Another mail was sent under this key.
             "invalid_idempotent_request": _DOUBT,
             "security_error": _REFUSED,
+            "invalid_api_key": _CLOSED,
+            "missing_api_key": _CLOSED,
+            "restricted_api_key": _CLOSED,
         },
+        statuses={403: _SENDER},  # the domain is not verified
         idempotent_seconds=24 * _HOUR,
     ),
     "mailersend": Traits(
@@ -147,7 +160,7 @@ TRAITS: Mapping[str, Traits] = {
         "anymail.backends.sparkpost.EmailBackend",
         code_at=("errors", 0, "code"),
         codes={
-            "7001": _CLOSED,  # sending domain not configured
+            "7001": _SENDER,  # sending domain not configured
             "1902": _REFUSED,  # message generation rejected
         },
         statuses={420: _QUOTA},
@@ -162,7 +175,7 @@ TRAITS: Mapping[str, Traits] = {
             "AccessDenied": _CLOSED,
             "InvalidServerAPIKey": _CLOSED,
             "ServerSuspended": _CLOSED,
-            "UnauthenticatedFromAddress": _CLOSED,
+            "UnauthenticatedFromAddress": _SENDER,
             "AttachmentMissingData": _REFUSED,
             "AttachmentMissingName": _REFUSED,
             "FromAddressMissing": _REFUSED,

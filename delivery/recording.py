@@ -18,7 +18,7 @@ from delivery.models import Message
 from delivery.providers import TRAITS
 from delivery.states import MessageState, Reason
 from delivery.transitions import Settled
-from delivery.verdicts import Outcome, Verdict
+from delivery.verdicts import Blame, Outcome, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,8 @@ def _retry(message: Message, attempt: int, verdict: Verdict) -> Settled:
         message.pk,
         attempt,
         MessageState.RETRY,
-        detail=verdict.detail,
+        Reason.SENDER_REFUSED if verdict.blame == Blame.SENDER else "",
+        verdict.detail,
         delay=verdict.retry_after or _pause(message.failures, attempt, failed=failed),
         failed=failed,
     )

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
 
+from django.db import connection, transaction
+
 from common.postgres import database_time
 from delivery import warmup
 from delivery.models import Pardon, Switch
 from delivery.rates import at_least
-from delivery.services import resume_sending, stop_sending
+from delivery.services import resume_sending
 from delivery.states import Reason
 from delivery.switches import Scope
 from delivery.tallies import Cell, Counts, counted, roll_up
@@ -164,9 +166,16 @@ def _blamed(scope: Scope, cell: Cell, blamed: set[Scope]) -> bool:
     return not narrower.isdisjoint(blamed)
 
 
+@transaction.atomic
 def judge() -> list[Switch]:
     """Slow down or stop what is at fault, let go what is no longer; returns the switches that are
-    new or graver than before. Two queries while nothing is."""
+    new or graver than before. Three queries while nothing is.
+
+    One at a time, and nothing at all while somebody else does it: what two had read would be acted
+    on twice, so that a warm-up went back four days.
+    """
+    if not _is_mine():
+        return []
     switches = {(switch.target, switch.key): switch for switch in Switch.objects.all()}
     stopped = {scope for scope, switch in switches.items() if switch.per_hour is None}
     found = findings(counted(), stopped)
@@ -176,21 +185,41 @@ def judge() -> list[Switch]:
         for scope, fault in found.items()
         if scope not in stopped and (scope not in switches or fault.level == Level.STOP)
     ]
-    return [_enforce(scope, found[scope]) for scope in changed]
+    enforced = (_enforce(scope, found[scope]) for scope in changed)
+    return [switch for switch in enforced if switch is not None]
 
 
-def _enforce(scope: Scope, fault: Finding) -> Switch:
+def _is_mine() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(hashtext('delivery.reputation'))")
+        (is_mine,) = cursor.fetchone()
+    return bool(is_mine)
+
+
+# People may have thrown the switch since it was read: theirs stands, and so does a stop.
+_ENFORCE = """
+    INSERT INTO delivery_switch AS s (target, key, reason, note, per_hour, until)
+    VALUES (%s, %s, 'reputation', %s, %s, statement_timestamp() + %s)
+    ON CONFLICT (target, key) DO UPDATE
+    SET note = excluded.note, per_hour = excluded.per_hour, until = excluded.until
+    WHERE s.reason = 'reputation' AND s.per_hour IS NOT NULL
+    RETURNING id
+"""
+
+
+def _enforce(scope: Scope, fault: Finding) -> Switch | None:
+    """The switch as it is thrown now; None where somebody else's stands."""
     target, key = scope
     stops = fault.level == Level.STOP
+    per_hour = None if stops else fault.per_hour
+    lasts = _pause(scope) if stops and fault.passes else None
+    with connection.cursor() as cursor:
+        cursor.execute(_ENFORCE, [target, key, fault.words[:200], per_hour, lasts])
+        row = cursor.fetchone()
+    if row is None:
+        return None
     logger.warning("reputation at risk", extra={"target": target, "key": key, "stops": stops})
-    return stop_sending(
-        target,
-        key,
-        reason=Reason.REPUTATION,
-        note=fault.words[:200],
-        per_hour=None if stops else fault.per_hour,
-        lasts=_pause(scope) if stops and fault.passes else None,
-    )
+    return Switch.objects.get(pk=row[0])
 
 
 def _pause(scope: Scope) -> timedelta:
@@ -206,20 +235,33 @@ def _pause(scope: Scope) -> timedelta:
 def _let_go(switches: Mapping[Scope, Switch], found: Mapping[Scope, Finding]) -> None:
     """Lift slow-downs whose cause is gone and stops whose pause is over."""
     now = database_time() if any(switch.until for switch in switches.values()) else None
-    for (target, key), switch in switches.items():
+    for scope, switch in switches.items():
         if switch.reason != Reason.REPUTATION:
             continue
-        if switch.per_hour is not None and (target, key) not in found:
-            resume_sending(target, key, pardons=False)
-        elif now is not None and switch.until is not None and switch.until <= now:
-            _resume_carefully(target, key)
+        is_better = switch.per_hour is not None and scope not in found
+        is_over = now is not None and switch.until is not None and switch.until <= now
+        if not (is_better or is_over) or not _is_as_read(switch):
+            continue
+        if is_better:
+            resume_sending(*scope, pardons=False)
+        else:
+            _resume_carefully(*scope)
+
+
+def _is_as_read(switch: Switch) -> bool:
+    """Whether it still stands; locked, so that it does until the end of the transaction."""
+    same = Switch.objects.filter(
+        pk=switch.pk, reason=switch.reason, per_hour=switch.per_hour, until=switch.until
+    )
+    return bool(same.select_for_update().values_list("pk", flat=True))
 
 
 def _resume_carefully(target: str, key: str) -> None:
     resume_sending(target, key, by_itself=True)
     if target == Switch.Target.MAILBOXES:
-        _, domain, mailboxes = key.split(":")
-        warmup.step_back(domain, mailboxes)
+        # A domain may be an address in brackets, with colons of its own.
+        way, _, mailboxes = key.rpartition(":")
+        warmup.step_back(way.partition(":")[2], mailboxes)
 
 
 def judge_now_and_then() -> None:

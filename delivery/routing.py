@@ -17,6 +17,7 @@ from contacts.services import Recipient
 from delivery import warmup
 from delivery.models import Message, Provider, Sender
 from delivery.quotas import Limit, Usage, limits_of
+from delivery.senderpauses import Barred, Key, load_pauses
 from delivery.states import Reason
 from delivery.switches import PREFIX as SLOW_PREFIX
 from delivery.switches import Switches
@@ -57,19 +58,22 @@ class Pause:
 
 
 class Router:
-    """The providers as they stood at one moment: the `pauses` of those that have one, what is
-    switched off or slowed down, and what has been used of the limits."""
+    """The providers as they stood at one moment: the `pauses` of those that have one, the senders
+    they have `barred`, what is switched off or slowed down, and what has been used of the
+    limits."""
 
     def __init__(
         self,
         providers: Mapping[int, Provider],
         pauses: Mapping[int, Pause],
         switches: Switches,
+        barred: Mapping[Key, Barred],
         warmups: Warmups,
         usage: Usage,
     ) -> None:
         self._providers = providers
         self._pauses = pauses
+        self._barred = barred
         self._stopped = switches.stopped_providers
         self._switches = switches
         self._warmups = warmups
@@ -84,6 +88,7 @@ class Router:
             obstacle = (
                 self._unfit(provider, message, recipient.region)
                 or self._spent(limits)
+                or self._refusing(provider, sender)
                 or self._unwell(provider)
             )
             if isinstance(obstacle, NoWay):
@@ -147,6 +152,13 @@ class Router:
             return None
         return NoWay(reason_of(full.limit), full.limit.name, full.seconds)
 
+    def _refusing(self, provider: Provider, sender: Sender) -> NoWay | None:
+        barred = self._barred.get((provider.pk, sender.domain))
+        if barred is None:
+            return None
+        words = f"{provider.key}, {sender.domain}: {barred.reason}"
+        return NoWay(Reason.SENDER_REFUSED, words, barred.seconds)
+
     def _unwell(self, provider: Provider) -> NoWay | Way | None:
         pause = self._pauses.get(provider.pk, Pause())
         if pause.slow_for is not None and pause.slow_for > 0:
@@ -166,6 +178,7 @@ class _Snapshot:
 
     providers: Mapping[int, Provider]
     pauses: Mapping[int, Pause]
+    barred: Mapping[Key, Barred]
     warmups: Warmups
     read_at: float
 
@@ -178,8 +191,8 @@ _snapshot: _Snapshot | None = None
 
 
 def load_router(switches: Switches) -> Router:
-    """A router over all providers. No query where it was asked a moment ago, else two; with limits,
-    warm-ups or slow-downs one or two more."""
+    """A router over all providers. No query where it was asked a moment ago, else three; with
+    limits, warm-ups or slow-downs one or two more."""
     global _snapshot
     if _snapshot is None or not _snapshot.is_fresh:
         _snapshot = _read()
@@ -187,11 +200,12 @@ def load_router(switches: Switches) -> Router:
     has_caps = any(limits_of(provider) for provider in known.providers.values())
     if known.warmups or switches.brakes or has_caps:
         usage.load()
-    return Router(known.providers, known.pauses, switches, known.warmups, usage)
+    return Router(known.providers, known.pauses, switches, known.barred, known.warmups, usage)
 
 
 def forget_routes() -> None:
-    """A provider's circuit has changed: the next batch of this process has to know."""
+    """A provider's circuit has changed, or whom it accepts: the next batch of this process has to
+    know."""
     global _snapshot
     _snapshot = None
 
@@ -206,7 +220,7 @@ def _read() -> _Snapshot:
     for provider in rows:
         providers[provider.pk] = provider
         pauses[provider.pk] = Pause(_seconds(provider.open_for), _seconds(provider.slow_for))
-    return _Snapshot(providers, pauses, load_warmups(), read_at)
+    return _Snapshot(providers, pauses, load_pauses(), load_warmups(), read_at)
 
 
 def reason_of(limit: Limit) -> Reason:

@@ -6,13 +6,14 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import DateTimeField, ExpressionWrapper, F, Func, Q, Value
+from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from common.bell import ring
 from delivery.circuits import close
 from delivery.models import Message, Pardon, Provider, Sender, Switch
 from delivery.recovery import release_held
+from delivery.senderpauses import forget
 from delivery.states import DEAD_LETTER_STATES, DUE_STATES, MessageState, Reason, Stream
 
 _FRESH: dict[str, Any] = {
@@ -91,7 +92,8 @@ def resume_sending(
 ) -> int:
     """Lift the stop and release what it held; returns how many messages are queued again.
 
-    What the breaker stopped is pardoned: mail sent until now is not held against it any more.
+    What the breaker stopped is pardoned: mail sent until now is not held against it any more. What
+    is released by then counts.
     """
     with transaction.atomic():
         lifted = Switch.objects.filter(target=target, key=key)
@@ -106,22 +108,21 @@ def resume_sending(
 
 
 def _pardon(target: str, key: str, *, by_itself: bool) -> None:
-    # Tallies are of ten minutes: the one that is running is forgiven too.
-    bin_end = Func(Value("10 minutes"), Now(), Value("epoch"), function="date_bin")
-    moment = ExpressionWrapper(bin_end + timedelta(minutes=10), output_field=DateTimeField())
     pardon, _ = Pardon.objects.get_or_create(target=target, key=key, defaults={"at": Now()})
-    Pardon.objects.filter(pk=pardon.pk).update(
-        at=moment, pauses=F("pauses") + 1 if by_itself else 0
-    )
+    pauses = F("pauses") + 1 if by_itself else 0
+    Pardon.objects.filter(pk=pardon.pk).update(at=Now(), pauses=pauses)
 
 
 def try_again(provider: Provider) -> int:
-    """Close the provider's circuit because its cause is put right; returns how many messages that
-    waited for it are due."""
+    """Close the provider's circuit and let every sender try because the cause is put right; returns
+    how many messages that waited for it are due."""
     close(provider)
+    forget(provider)
+    barred = Message.objects.filter(state=MessageState.HELD, reason=Reason.SENDER_REFUSED)
+    held = barred.update(state=MessageState.QUEUED, reason="", detail="", due_at=Now())
     waiting = Message.objects.filter(state__in=DUE_STATES, due_at__gt=Now())
     through = Q(provider=provider) | Q(reason=Reason.PROVIDER_DOWN, detail=provider.key)
-    return _wake(waiting.filter(through).update(due_at=Now()))
+    return _wake(held + waiting.filter(through).update(due_at=Now()))
 
 
 def make_default_sender(sender: Sender) -> None:

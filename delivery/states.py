@@ -57,6 +57,7 @@ class Reason(models.TextChoices):
     NO_PROVIDER = "no_provider", "No active provider for this mail"
     NO_REGION = "no_region", "No provider may be given this person's data"
     PROVIDER_DOWN = "provider_down", "The provider is down or asked for a pause"
+    SENDER_REFUSED = "sender_refused", "The provider does not accept the sending domain"
     CAP_REACHED = "cap_reached", "A limit per hour or day is used up"
     WARMING_UP = "warming_up", "The sending domain is being warmed up"
     GATE_FAILED = "gate_failed", "A check failed, so nothing was sent"
@@ -77,5 +78,8 @@ WAITING_REASONS = (
     Reason.NO_SENDER,
     Reason.NO_PROVIDER,
     Reason.NO_REGION,
+    Reason.SENDER_REFUSED,
 )
 """Held until a moment, and then due again by itself."""
+STOP_REASONS = (Reason.KILL_SWITCH, Reason.CAMPAIGN_PAUSED, Reason.REPUTATION)
+"""Held by a switch, until it is lifted."""

@@ -1,8 +1,9 @@
 """How much went out and how much of it came back, for whatever could be at fault.
 
 What went out is rolled up once for each ten minutes that are over; what is younger, and the little
-that came back, is counted as it stands. A mail whose acceptance is proven later, for a time that
-has been rolled up, is missing in its tally; there are few, and it makes the breaker stricter.
+that came back, is counted as it stands; so are the ten minutes in which something was pardoned, of
+which one part counts and the other does not. A mail whose acceptance is proven later, for a time
+that has been rolled up, is missing in its tally; there are few, and it makes the breaker stricter.
 """
 
 from collections import defaultdict
@@ -93,18 +94,30 @@ _FORGET_QUOTAS = """
 
 # What was pardoned in a narrower scope is not held against a wider one.
 #
-# A bounce counts for the moment of its mail, what a receiver does to us now for its own. What was
+# A bounce counts for the moment of its mail, what a receiver does to us now for the last time it
+# did: mail that is put off comes back for hours. What was
 # refused in the hand-over was never sent, but tried.
 _COUNTS = f"""
-    WITH seen AS (
+    WITH parted AS (
+        SELECT DISTINCT date_bin('10 minutes', at, 'epoch') AS bin FROM delivery_pardon
+        WHERE at > statement_timestamp() - interval '7 days'
+    ), seen AS (
         SELECT starts_at AS at, provider_id, campaign, stream, domain, mailboxes, sent,
                0 AS bounced, 0 AS complained, 0 AS unsubscribed, 0 AS throttled, 0 AS blocked,
                0 AS unauthenticated, 0 AS unknown
-        FROM delivery_tally WHERE starts_at > statement_timestamp() - interval '7 days'
+        FROM delivery_tally
+        WHERE starts_at > statement_timestamp() - interval '7 days'
+          AND starts_at NOT IN (SELECT bin FROM parted)
       UNION ALL
         SELECT sent_at, provider_id, origin_campaign, stream, sending_domain, mailboxes, 1,
                0, 0, 0, 0, 0, 0, 0
         FROM delivery_message WHERE sent_at >= {_TALLIED_UNTIL}
+      UNION ALL
+        SELECT m.sent_at, m.provider_id, m.origin_campaign, m.stream, m.sending_domain,
+               m.mailboxes, 1, 0, 0, 0, 0, 0, 0, 0
+        FROM parted AS p JOIN delivery_message AS m
+          ON m.sent_at >= p.bin AND m.sent_at < p.bin + interval '10 minutes'
+        WHERE m.sent_at < {_TALLIED_UNTIL}
       UNION ALL
         SELECT sent_at, provider_id, origin_campaign, stream, sending_domain, mailboxes, 0,
                0, (complained_at IS NOT NULL)::int, (unsubscribed_at IS NOT NULL)::int, 0, 0, 0, 0
@@ -113,14 +126,16 @@ _COUNTS = f"""
           AND (complained_at IS NOT NULL OR unsubscribed_at IS NOT NULL)
       UNION ALL
         SELECT CASE WHEN b.bounce_class IN ('hard', 'owner_changed')
-                    THEN coalesce(m.sent_at, b.at) ELSE b.at END,
+                    THEN coalesce(m.sent_at, b.at) ELSE coalesce(b.last_at, b.at) END,
                m.provider_id, m.origin_campaign, m.stream, m.sending_domain, m.mailboxes,
                (m.sent_at IS NULL)::int, (b.bounce_class IN ('hard', 'owner_changed'))::int, 0, 0,
                (b.bounce_class = 'throttle')::int, (b.bounce_class = 'block')::int,
-               (b.bounce_class = 'auth' AND b.at > statement_timestamp() - interval '10 minutes')
-                   ::int, 0
+               (b.bounce_class = 'auth'
+                AND coalesce(b.last_at, b.at) > statement_timestamp() - interval '10 minutes')::int,
+               0
         FROM delivery_bounce AS b JOIN delivery_message AS m ON m.id = b.message_id
         WHERE b.at > statement_timestamp() - interval '24 hours'
+           OR b.last_at > statement_timestamp() - interval '24 hours'
       UNION ALL
         SELECT handed_over_at, provider_id, origin_campaign, stream, sending_domain, mailboxes, 0,
                0, 0, 0, 0, 0, 0, 1

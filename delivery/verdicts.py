@@ -17,15 +17,18 @@ from anymail.exceptions import AnymailError, AnymailRecipientsRefused, AnymailRe
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
 
 from common.addresses import mask_addresses
-from delivery.bounces import BounceClass, classify_reply
+from delivery.bounces import BounceClass, classify_reply, not_hard
 from delivery.providers import STATUSES, Answer, Meaning, Traits
 
 MIN_RETRY_AFTER = 1.0
 MAX_RETRY_AFTER = 3_600.0
 _CLOSED_SECONDS = 60.0
+_SENDER_SECONDS = 300.0
 _LONGEST_EXCERPT = 2_000
-# RFC 4954: authentication required, failed, or needs encryption.
-_NOT_LOGGED_IN = (530, 534, 535, 538)
+# RFC 4954: authentication required, failed, or needs encryption; 525 is the basic code of 5.7.13
+# (RFC 5248), "user account disabled", and the user is us.
+_NOT_LOGGED_IN = (525, 530, 534, 535, 538)
+_CLOSING = 421
 _LONGEST_BODY = 100_000
 
 
@@ -46,6 +49,18 @@ class Blame(StrEnum):
     """Ours, for being too fast: nothing more through this provider for a moment."""
     ROUTE = "route"
     """The network's, the account's or its key's: nothing more until that is put right."""
+    SENDER = "sender"
+    """The provider does not accept the sending domain: nothing more from it for a moment. Other
+    senders' mail goes on."""
+
+
+class Phase(StrEnum):
+    """What a server has answered to."""
+
+    MAIL = "MAIL"
+    RCPT = "RCPT"
+    DATA = "DATA"
+    TEXT = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +78,23 @@ class Verdict:
     blame: Blame = Blame.MESSAGE
     bounce: BounceClass | None = None
     """What the receiving server's answer says of the address, or of us."""
+    own_fault: bool = False
+    """With PERMANENT: it is this mail or its address for sure, and no sign against the provider."""
+
+    @property
+    def is_plain_refusal(self) -> bool:
+        """Refused for good, and not by or because of the receiver: one is this mail's fault, many
+        in a row are ours."""
+        return self.outcome == Outcome.PERMANENT and self.bounce is None and not self.own_fault
 
     @property
     def spares_attempt(self) -> bool:
         return self.blame != Blame.MESSAGE
+
+    @property
+    def stops_provider(self) -> bool:
+        """Nothing more may go this way now, whoever it is from."""
+        return self.blame in (Blame.PACE, Blame.ROUTE)
 
 
 class HandoverError(Exception):
@@ -92,10 +120,11 @@ def _verdict_of(error: BaseException, traits: Traits, posted: bool) -> Verdict:
     if isinstance(error, AnymailRequestsAPIError):
         return _of_request(error, traits)
     if isinstance(error, AnymailRecipientsRefused):
-        return Verdict(Outcome.PERMANENT, "the provider refused the recipient")
+        return Verdict(Outcome.PERMANENT, "the provider refused the recipient", own_fault=True)
     if isinstance(error, AnymailError | ValueError) and not posted:
         # While the request was being built: bad header, bad address, unsupported feature.
-        return Verdict(Outcome.PERMANENT, f"cannot be expressed: {type(error).__name__}")
+        detail = f"cannot be expressed: {type(error).__name__}"
+        return Verdict(Outcome.PERMANENT, detail, own_fault=True)
     return Verdict(Outcome.UNKNOWN, type(error).__name__)
 
 
@@ -105,19 +134,36 @@ def of_connection(error: BaseException) -> Verdict:
     return Verdict(Outcome.RETRY, detail, blame=Blame.ROUTE)
 
 
-def of_smtp_reply(code: int, text: bytes) -> Verdict:
-    """The verdict for a server's negative answer (4xx or 5xx) to whatever command."""
+def of_smtp_reply(code: int, text: bytes, phase: Phase) -> Verdict:
+    """The verdict for a server's negative answer (4xx or 5xx).
+
+    What it answers to MAIL is about us: it has not heard yet whom the mail is for. Only its
+    answers to RCPT and to the text say anything of an address.
+    """
     reply = f"{code} {text.decode('ascii', 'replace')}"
     detail = _excerpt(f"SMTP {reply}")
     if code in _NOT_LOGGED_IN:
         wait = _CLOSED_SECONDS
         return Verdict(Outcome.RETRY, detail, retry_after=wait, blame=Blame.ROUTE)
-    bounce = classify_reply(reply)
+    if phase is Phase.MAIL and code != _CLOSING:
+        wait = _SENDER_SECONDS if code >= 500 else _CLOSED_SECONDS
+        return Verdict(Outcome.RETRY, detail, retry_after=wait, blame=Blame.SENDER)
+    bounce = _bounce(reply, phase)
     if code >= 500:
         return Verdict(Outcome.PERMANENT, detail, bounce=bounce)
-    # 421: the server is about to close, which is not the message's fault.
-    blame = Blame.PACE if code == 421 else Blame.MESSAGE
+    # It is not the message's fault that the server is about to close.
+    blame = Blame.PACE if code == _CLOSING else Blame.MESSAGE
     return Verdict(Outcome.RETRY, detail, blame=blame, bounce=bounce)
+
+
+def _bounce(reply: str, phase: Phase) -> BounceClass | None:
+    match phase:
+        case Phase.MAIL:
+            return None
+        case Phase.DATA:
+            return not_hard(classify_reply(reply))
+        case _:
+            return classify_reply(reply)
 
 
 def of_smtp_fault(error: BaseException, *, in_doubt: bool) -> Verdict:
@@ -182,6 +228,8 @@ def _verdict(answer: Answer, detail: str, wait: float | None) -> Verdict:
     match answer.meaning:
         case Meaning.REFUSED:
             return Verdict(Outcome.PERMANENT, detail)
+        case Meaning.RECIPIENT:
+            return Verdict(Outcome.PERMANENT, detail, own_fault=True)
         case Meaning.DOUBT:
             return Verdict(Outcome.UNKNOWN, detail)
         case Meaning.LATER:
@@ -189,6 +237,9 @@ def _verdict(answer: Answer, detail: str, wait: float | None) -> Verdict:
         case Meaning.SLOWER:
             pause = wait or answer.wait or MIN_RETRY_AFTER
             return Verdict(Outcome.RETRY, detail, retry_after=pause, blame=Blame.PACE)
+        case Meaning.SENDER:
+            pause = wait or answer.wait or _SENDER_SECONDS
+            return Verdict(Outcome.RETRY, detail, retry_after=pause, blame=Blame.SENDER)
         case Meaning.CLOSED:
             pause = wait or answer.wait or _CLOSED_SECONDS
             return Verdict(Outcome.RETRY, detail, retry_after=pause, blame=Blame.ROUTE)

@@ -18,8 +18,8 @@ from contacts.models import Contact, Topic
 from contacts.states import TopicPolicy
 from content.models import Template, TemplateVersion
 from delivery.models import Attempt, Message, Provider, Sender
+from delivery.statements import MAX_CRASHES
 from delivery.states import MessageState, Reason, Stream
-from delivery.transitions import MAX_CRASHES
 from delivery.verdicts import Outcome
 from events.models import ApiKey, Event, EventType, Scope
 from events.native import parse_event

@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin
+from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models.functions import Now
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
@@ -19,7 +21,7 @@ from common.addresses import InvalidAddress, parse_address
 from common.admin.bases import ModelForm
 from common.admin.operations import Operation, OperationsMixin
 from common.admin.words import badge
-from delivery.models import Provider, Sender, Switch
+from delivery.models import Provider, Sender, SenderPause, Switch
 from delivery.routes import RouteError, configured_backend, route_of
 from delivery.services import make_default_sender, resume_sending, stop_sending, try_again
 
@@ -137,7 +139,7 @@ class ProviderAdmin(OperationsMixin[Provider]):
             label="Try again now",
             icon="refresh",
             run=_try_again,
-            when=lambda provider: _is_open(provider),
+            when=lambda provider: _is_open(provider) or bool(provider.refused_domains),
             primary=True,
         ),
     )
@@ -146,7 +148,15 @@ class ProviderAdmin(OperationsMixin[Provider]):
         switch = Switch.objects.filter(
             target=Switch.Target.PROVIDER, key=OuterRef("key"), per_hour=None
         )
-        return super().get_queryset(request).annotate(is_stopped=Exists(switch))
+        refused = SenderPause.objects.filter(provider=OuterRef("pk"), until__gt=Now())
+        return (
+            super()
+            .get_queryset(request)
+            .annotate(
+                is_stopped=Exists(switch),
+                refused_domains=ArraySubquery(refused.order_by("domain").values("domain")),
+            )
+        )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Provider | None = None) -> list[str]:
         # The key stands in switches and in messages' history: it is never renamed.
@@ -177,6 +187,12 @@ class ProviderAdmin(OperationsMixin[Provider]):
                 badge(words, "red" if health.open_until else "amber"),
                 until,
                 health.reason,
+            )
+        if refused := getattr(provider, "refused_domains", None):
+            return format_html(
+                '{} <span class="ea-faint">{}</span>',
+                badge("does not accept every sender", "amber"),
+                ", ".join(refused),
             )
         if provider.backend != Provider.Backend.CONFIGURED:
             return badge("ready", "green")

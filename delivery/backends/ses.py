@@ -57,7 +57,8 @@ def _verdict(cause: BaseException | None) -> Verdict:
     if isinstance(cause, _NOT_REACHED):
         return of_connection(cause)
     if isinstance(cause, boto.ParamValidationError):
-        return Verdict(Outcome.PERMANENT, "cannot be expressed: ParamValidationError")
+        detail = "cannot be expressed: ParamValidationError"
+        return Verdict(Outcome.PERMANENT, detail, own_fault=True)
     if not isinstance(cause, boto.ClientError):
         return Verdict(Outcome.UNKNOWN, f"no answer: {type(cause).__name__}")
     told = cause.response.get("Error", {})

@@ -15,18 +15,18 @@ from django.core.mail.backends.smtp import EmailBackend
 
 from delivery.backends.http import watchdog
 from delivery.outbound import OutboundEmail
-from delivery.verdicts import HandoverError, of_connection, of_smtp_fault, of_smtp_reply
+from delivery.verdicts import HandoverError, Phase, of_connection, of_smtp_fault, of_smtp_reply
 
-_EXPECTED = (2, 2, 3)
+_EXPECTED = ((Phase.MAIL, 2), (Phase.RCPT, 2), (Phase.DATA, 3))
 _CLOSING = 421
 
 
 class _Refused(Exception):
-    """The server's negative answer, 4xx or 5xx, to a command."""
+    """The server's negative answer, 4xx or 5xx, to a command or to the text."""
 
-    def __init__(self, code: int, text: bytes) -> None:
+    def __init__(self, code: int, text: bytes, phase: Phase) -> None:
         super().__init__(code)
-        self.code, self.text = code, text
+        self.code, self.text, self.phase = code, text, phase
 
 
 class _Transaction:
@@ -59,14 +59,14 @@ class _Transaction:
             # It waits for a text although it has nobody to give it to (RFC 2920 §3.1).
             self._smtp.send(".\r\n")
             self._smtp.getreply()
-        for reply, expected in zip(replies, _EXPECTED, strict=True):
-            _expect(reply, expected)
+        for reply, (phase, expected) in zip(replies, _EXPECTED, strict=True):
+            _expect(reply, expected, phase)
             self.begun = True
 
     def _ask(self, commands: Sequence[str]) -> None:
-        for command, expected in zip(commands, _EXPECTED, strict=True):
+        for command, (phase, expected) in zip(commands, _EXPECTED, strict=True):
             self._smtp.send(f"{command}\r\n")
-            _expect(self._smtp.getreply(), expected)
+            _expect(self._smtp.getreply(), expected, phase)
             self.begun = True
 
     def _send_text(self) -> None:
@@ -75,13 +75,13 @@ class _Transaction:
         self._smtp.send(text + b".\r\n")
         reply = self._smtp.getreply()
         self.in_doubt = reply[0] // 100 not in (2, 4, 5)
-        _expect(reply, 2)
+        _expect(reply, 2, Phase.TEXT)
 
 
-def _expect(reply: tuple[int, bytes], expected: int) -> None:
+def _expect(reply: tuple[int, bytes], expected: int, phase: Phase) -> None:
     code, text = reply
     if code // 100 in (4, 5):
-        raise _Refused(code, text)
+        raise _Refused(code, text, phase)
     if code // 100 != expected:
         raise smtplib.SMTPException("an answer out of turn")
 
@@ -159,7 +159,8 @@ class SMTPBackend(EmailBackend):
             if may_be_stale and error.code == _CLOSING and not transaction.begun:
                 self._hand_over(email)
                 return
-            raise HandoverError(of_smtp_reply(error.code, error.text)) from error
+            verdict = of_smtp_reply(error.code, error.text, error.phase)
+            raise HandoverError(verdict) from error
         except (smtplib.SMTPException, OSError) as error:
             self._drop()
             if may_be_stale and not transaction.in_doubt:

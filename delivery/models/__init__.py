@@ -3,7 +3,7 @@
 from delivery.models.limits import Quota
 from delivery.models.lookups import LookUp
 from delivery.models.messages import Attempt, DeadLetter, Message, SandboxMail
-from delivery.models.providers import Circuit, Provider, Sender
+from delivery.models.providers import Circuit, Provider, Sender, SenderPause
 from delivery.models.reputation import Bounce, Pardon, Tally
 from delivery.models.switches import Switch
 from delivery.models.tracking import Link, Visit
@@ -22,6 +22,7 @@ __all__ = [
     "Quota",
     "SandboxMail",
     "Sender",
+    "SenderPause",
     "Switch",
     "Tally",
     "Visit",

@@ -5,14 +5,14 @@ from typing import ClassVar, Self
 from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models import Q
-from django.db.models.functions import Now
+from django.db.models.functions import Coalesce, Now
 from django.utils.translation import gettext_lazy as _
 
 from common.ids import uuid7
 from contacts.models import Contact, Topic
 from content.models import TemplateVersion
 from delivery.models.providers import Provider, Sender
-from delivery.states import DUE_STATES, MessageState, Reason, Stream
+from delivery.states import DUE_STATES, STOP_REASONS, MessageState, Reason, Stream
 
 
 class MessageQuerySet(models.QuerySet["Message"]):
@@ -115,6 +115,22 @@ class Message(models.Model):
                 fields=["stream", "due_at", "id"],
                 name="message_due",
                 condition=Q(state__in=["queued", "retry"]),
+            ),
+            # So few that a claim of theirs must not look through the whole queue.
+            models.Index(
+                fields=["stream", "due_at", "id"],
+                name="message_crashed",
+                condition=Q(state__in=["queued", "retry"], crashes__gt=0),
+            ),
+            models.Index(
+                fields=["stream", "reason", "due_at"],
+                name="message_waiting",
+                condition=Q(state="held"),
+            ),
+            models.Index(
+                *("origin_campaign", "stream", "mailboxes", Coalesce("sender_id", 0)),
+                name="message_stopped",
+                condition=Q(state="held", reason__in=STOP_REASONS),
             ),
             models.Index(
                 fields=["lease_until"],

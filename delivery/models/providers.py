@@ -102,6 +102,9 @@ class Circuit(models.Model):
     failures = models.PositiveIntegerField(
         default=0, help_text=_("In a row, whosoever's mail it was.")
     )
+    refusals = models.PositiveIntegerField(
+        default=0, help_text=_("Mails refused for good in a row, for no fault of their addresses.")
+    )
     trips = models.PositiveIntegerField(default=0, help_text=_("Since it last took a mail."))
     open_until = models.DateTimeField(
         null=True,
@@ -116,6 +119,24 @@ class Circuit(models.Model):
 
     def __str__(self) -> str:
         return f"circuit of {self.provider_id}"
+
+
+class SenderPause(models.Model):
+    """A sending domain that a provider did not accept, and until when it is not asked again. See
+    `delivery.senderpauses`."""
+
+    provider = models.ForeignKey(Provider, on_delete=models.CASCADE, related_name="sender_pauses")
+    domain = models.CharField(max_length=253)
+    until = models.DateTimeField()
+    reason = models.CharField(max_length=300, blank=True)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["provider", "domain"], name="one_pause_per_sender"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.domain} through {self.provider_id}"
 
 
 class Sender(models.Model):

@@ -5,6 +5,7 @@ from typing import ClassVar
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
 
 from delivery.bounces import RETURNED
 from delivery.models.messages import Message
@@ -15,7 +16,8 @@ from delivery.models.switches import Switch
 class Bounce(models.Model):
     """A message that came back or was put off by its receiver, once per class; whoever told us.
 
-    The receiving server's own answer at the hand-over is `is_applied` once feedback has acted.
+    The receiving server's own answer at the hand-over is `is_applied` once feedback has acted. It
+    names the address it was about, which may not be the message's any more.
     """
 
     message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="bounces")
@@ -24,7 +26,12 @@ class Bounce(models.Model):
     )
     detail = models.CharField(max_length=500, blank=True)
     source = models.CharField(max_length=30)
-    at = models.DateTimeField(db_default=Now())
+    email = models.CharField(max_length=254, blank=True, db_default="")
+    email_normalized = models.CharField(max_length=254, blank=True, db_default="")
+    at = models.DateTimeField(db_default=Now(), help_text=_("The first time."))
+    last_at = models.DateTimeField(
+        null=True, blank=True, help_text=_("The last time. Empty: there was one only.")
+    )
     is_applied = models.BooleanField(default=False)
 
     class Meta:
@@ -34,6 +41,9 @@ class Bounce(models.Model):
         ]
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["at"], name="bounce_at"),
+            models.Index(
+                fields=["last_at"], name="bounce_again", condition=Q(last_at__isnull=False)
+            ),
             models.Index(fields=["id"], name="bounce_due", condition=Q(is_applied=False)),
         ]
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from datetime import timedelta
 
+from delivery.statements import MAX_CRASHES
 from delivery.states import WAITING_REASONS, Reason
-from delivery.transitions import MAX_CRASHES
 from tests.auditor.queries import found
 
 LONGEST_WAIT = timedelta(hours=26)

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from django.db.models.functions import Now
 
-from delivery import recovery, transitions
+from delivery import recovery, statements
 from delivery.engine import drain
 from delivery.models import Attempt, Message
 from tests.delivery import crashing
@@ -124,7 +124,7 @@ def test_k15_message_that_kills_every_worker_ends_in_the_dead_letters() -> None:
         poison = Message.objects.order_by("pk").first()
         assert poison is not None
         Message.objects.exclude(pk=poison.pk).update(due_at=Now() + timedelta(hours=1))
-        for _ in range(transitions.MAX_CRASHES):
+        for _ in range(statements.MAX_CRASHES):
             assert end_of(crashing.start("rendering")) == -signal.SIGKILL
             Message.objects.filter(state="claimed").update(lease_until=Now() - timedelta(seconds=1))
             recovery.recover()

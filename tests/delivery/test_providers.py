@@ -89,7 +89,7 @@ def test_status_of_each_provider_decides(kind: str, answer: Answer, state: str) 
         ("sparkpost", Answer(420, {"errors": [{"message": "Exceed Sending Limit"}]}), "retry", ""),
         ("resend", Answer(429, {"name": "daily_quota_exceeded"}), "retry", ""),
         ("brevo", Answer(400, {"code": "not_enough_credits"}), "retry", ""),
-        ("mailgun", Answer(404, {"message": "Domain not found"}), "retry", ""),
+        ("mailgun", Answer(404, {"message": "Domain not found"}), "retry", "sender_refused"),
         # 200, and yet not taken.
         (
             "postal",

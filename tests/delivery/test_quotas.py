@@ -209,3 +209,24 @@ def test_what_cannot_leave_anyway_is_not_made(monkeypatch: pytest.MonkeyPatch) -
     drain("transactional", budget=5)
     assert (made, SandboxMail.objects.count()) == (3, 3)
     assert Message.objects.filter(state="held", reason="cap_reached").count() == 17
+
+
+@pytest.mark.django_db
+def test_r17_lease_lost_before_the_hand_over_costs_no_quota(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    provider = ProviderFactory(hourly_cap=10)
+    MessageFactory.create_batch(3, sender=SenderFactory(provider=provider))
+    reserve_all = departures.reserve
+
+    def reserve_late(wanted: Any) -> Any:
+        granted = reserve_all(wanted)
+        # Another worker has taken one of them over meanwhile.
+        lost = Message.objects.order_by("pk").values("pk")[:1]
+        Message.objects.filter(pk__in=lost).update(lease_owner="another")
+        return granted
+
+    monkeypatch.setattr(departures, "reserve", reserve_late)
+    deliver_batch("transactional", limit=10)
+    assert SandboxMail.objects.count() == 2
+    assert Quota.objects.get().used == 2

@@ -1,15 +1,17 @@
 """The reputation breaker (R18): what is at fault is slowed down, then stopped; what is not goes on;
 held mail is held."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
 from common.postgres import database_time
-from delivery import recovery
+from delivery import recovery, reputation
 from delivery.bounces import BounceClass
 from delivery.engine import drain
 from delivery.models import (
@@ -23,7 +25,7 @@ from delivery.models import (
     WarmupStage,
 )
 from delivery.rates import at_least
-from delivery.reputation import Level, finding, judge
+from delivery.reputation import Finding, Level, finding, judge
 from delivery.services import resume_sending, stop_sending
 from delivery.tallies import Counts
 from tests.factories import MessageFactory, ProviderFactory, SenderFactory
@@ -337,3 +339,81 @@ def test_breaker_leaves_alone_what_somebody_stopped() -> None:
     judge()
     assert Switch.objects.get(target="campaign", key="bad").note == "by hand"
     assert Provider.objects.exists()
+
+
+@pytest.mark.django_db
+def test_what_is_released_by_a_pardon_counts_from_the_first_moment_on() -> None:
+    sent(30, "bad", back_as=BounceClass.HARD)
+    judge()
+    resume_sending("campaign", "bad")
+    assert judge() == []
+    sent(200, "bad", back_as=BounceClass.HARD)
+    judge()
+    assert ("campaign", "bad", True) in switches()
+
+
+@pytest.mark.django_db
+def test_switch_that_two_have_read_is_lifted_once() -> None:
+    plan = WarmupPlan.objects.get(key="careful")
+    warmup = ProviderFactory(key="w").warmups.create(domain="example.com", plan=plan)
+    stage = WarmupStage.objects.create(
+        warmup=warmup, mailboxes="yahoo", stage=8, judged_on=database_time().date()
+    )
+    Switch.objects.create(
+        target="mailboxes",
+        key="marketing:example.com:yahoo",
+        reason="reputation",
+        until=Now() - timedelta(seconds=1),
+    )
+    read = {(switch.target, switch.key): switch for switch in Switch.objects.all()}
+    reputation._let_go(read, {})
+    reputation._let_go(read, {})
+    stage.refresh_from_db()
+    assert (stage.stage, Pardon.objects.get().pauses) == (6, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_judging_is_for_one_at_a_time() -> None:
+    sent(30, "bad", back_as=BounceClass.HARD)
+    with ThreadPoolExecutor(1) as thread, transaction.atomic():
+        assert reputation._is_mine()
+        assert thread.submit(_in_its_own_connection).result() == []
+    assert [switch.key for switch in judge()] == ["bad"]
+
+
+def _in_its_own_connection() -> list[Switch]:
+    try:
+        return judge()
+    finally:
+        connection.close()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("reason", "per_hour"),
+    [("campaign_paused", None), ("kill_switch", 5), ("reputation", None)],
+)
+def test_breaker_that_read_before_overrules_nothing(reason: str, per_hour: int | None) -> None:
+    Switch.objects.create(target="campaign", key="c", reason=reason, per_hour=per_hour, note="!")
+    fault = Finding(Level.SLOW, "words", 10, False)
+    assert reputation._enforce(("campaign", "c"), fault) is None
+    switch = Switch.objects.get()
+    assert (switch.reason, switch.per_hour, switch.note) == (reason, per_hour, "!")
+
+
+@pytest.mark.django_db
+def test_pause_of_a_sender_at_an_address_in_brackets_ends() -> None:
+    key = "marketing:[2001:db8::1]:yahoo"
+    Switch.objects.create(
+        target="mailboxes", key=key, reason="reputation", until=Now() - timedelta(seconds=1)
+    )
+    judge()
+    assert switches() == set()
+
+
+@pytest.mark.django_db
+def test_mail_that_is_put_off_for_hours_counts_in_the_last_one() -> None:
+    sent(20, "c", back_as=BounceClass.THROTTLE)
+    Bounce.objects.update(at=Now() - timedelta(hours=5), last_at=Now())
+    judge()
+    assert switches() == {("mailboxes", "marketing:example.com:yahoo", True)}

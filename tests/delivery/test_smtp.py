@@ -15,9 +15,12 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
 from django.db.models.functions import Now
 
+from contacts.models import Contact
 from delivery.connections import pool
 from delivery.engine import drain
 from delivery.models import Attempt, Bounce, Circuit, Message
+from delivery.services import replay_messages, try_again
+from suppression.models import Suppression
 from tests.factories import MessageFactory, ProviderFactory, SenderFactory, TemplateFactory
 from webhooks.services import drain as drain_feedback
 
@@ -262,7 +265,7 @@ def test_where_the_connection_breaks_decides(
     ("verb", "reply", "state", "bodies"),
     [
         ("MAIL", "451 4.3.0 later", "retry", 0),
-        ("MAIL", "550 5.7.1 not you", "failed", 0),
+        ("MAIL", "550 5.7.1 not you", "retry", 0),
         ("RCPT", "550 5.1.1 no such user", "failed", 0),
         ("RCPT", "450 4.2.0 greylisted", "retry", 0),
         ("DATA", "503 5.5.1 no valid recipients", "failed", 0),
@@ -433,3 +436,85 @@ def test_auto_reply_in_the_hand_over_is_no_bounce(monkeypatch: pytest.MonkeyPatc
     smtp_message(monkeypatch, server.url)
     drain("transactional", budget=5)
     assert not Bounce.objects.exists()
+
+
+@pytest.mark.parametrize("pipelining", [False, True])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "525 5.7.13 User account disabled",
+        "550 5.2.1 The email account shop@example.com is disabled",
+        "550 5.1.0 Sender rejected: account is inactive",
+        "550 5.1.1 user unknown",
+        "553 user unknown, authenticate first",
+        "553 5.1.3 invalid sender",
+        "550 5.4.5 Daily user sending quota exceeded",
+        "550 account suspended for abuse",
+        "554 5.7.1 account deactivated",
+        "450 4.2.1 mailbox disabled",
+    ],
+)
+def test_refused_mail_from_says_nothing_of_the_recipients(
+    monkeypatch: pytest.MonkeyPatch, reply: str, pipelining: bool
+) -> None:
+    server = Scripted(pipelining=pipelining, replies={"MAIL": reply})
+    first = smtp_message(monkeypatch, server.url)
+    MessageFactory.create_batch(6, sender=first.sender)
+    drain("transactional", budget=5)
+    drain_feedback(budget=1)
+    assert not Suppression.objects.exists()
+    assert not Bounce.objects.exists()
+    assert set(Message.objects.values_list("state", flat=True)) <= {"retry", "held", "queued"}
+    assert set(Message.objects.values_list("failures", flat=True)) == {0}
+    # It is not asked again for each of them.
+    assert server.verbs.count("MAIL") == 1
+    # They leave once the account is put right.
+    server.replies = {}
+    try_again(first.sender.provider)
+    Message.objects.filter(state__in=["retry", "queued"]).update(due_at=Now())
+    drain("transactional", budget=5)
+    assert set(Message.objects.values_list("state", flat=True)) == {"sent"}
+
+
+def test_answer_to_data_condemns_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Scripted(replies={"DATA": "550 5.1.1 user unknown"})
+    smtp_message(monkeypatch, server.url)
+    assert deliver().state == "failed"
+    drain_feedback(budget=1)
+    assert not Suppression.objects.exists()
+
+
+def test_answer_says_which_address_it_was_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Scripted(replies={"RCPT": "550 5.1.1 no such user"})
+    message = smtp_message(monkeypatch, server.url)
+    refused_address = message.contact.email_normalized
+    deliver()
+    bounce = Bounce.objects.get()
+    assert (bounce.email_normalized, bounce.email) == (refused_address, message.contact.email)
+    assert not bounce.is_applied
+    drain_feedback(budget=1)
+    bounce.refresh_from_db()
+    assert bounce.is_applied
+    # The same answer, about the new address: it has not been acted on.
+    Contact.objects.update(email="new@example.com", email_normalized="new@example.com")
+    replay_messages([message.pk])
+    deliver()
+    again = Bounce.objects.get()
+    assert again.email_normalized == "new@example.com"
+    assert (again.at, again.is_applied) == (bounce.at, False)
+    assert again.last_at is not None
+
+
+def test_mail_put_off_again_is_counted_and_not_acted_on_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = Scripted(replies={"RCPT": "450 4.7.28 too many mails"})
+    smtp_message(monkeypatch, server.url)
+    deliver()
+    drain_feedback(budget=1)
+    Message.objects.update(due_at=Now())
+    deliver()
+    bounce = Bounce.objects.get()
+    assert bounce.is_applied
+    assert bounce.last_at is not None
+    assert bounce.last_at > bounce.at

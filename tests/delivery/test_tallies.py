@@ -4,16 +4,23 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection
-from django.db.models import F
+from django.db.models import DateTimeField, F, Func
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
-from delivery.models import Message, Quota, Tally
+from delivery.models import Message, Pardon, Quota, Tally
 from delivery.tallies import counted, roll_up
 from tests.delivery.test_reputation import sent
 from tests.factories import ProviderFactory
 
 pytestmark = pytest.mark.django_db
+
+
+class DateBin(Func):
+    """The beginning of a moment's ten minutes."""
+
+    template = "date_bin('10 minutes', %(expressions)s, 'epoch')"
+    output_field = DateTimeField()
 
 
 def made(minutes: int, count: int = 3, **fields: object) -> None:
@@ -73,3 +80,20 @@ def test_one_query_whatever_the_number() -> None:
         scopes = counted()
     assert len(queries) == 1
     assert sum(target != "provider" for target, _ in scopes) == 12 * 4
+
+
+def test_ten_minutes_with_a_pardon_count_from_the_pardon_on() -> None:
+    provider = ProviderFactory(key="esp")
+    start = DateBin(Now() - timedelta(minutes=40))
+    for minute, count in ((1, 3), (6, 4)):
+        messages = sent(count, "c", provider=provider)
+        Message.objects.filter(pk__in=[m.pk for m in messages]).update(
+            sent_at=start + timedelta(minutes=minute)
+        )
+    roll_up()
+    assert counted()["campaign", "c"]["c", "yahoo"].sent_hour == 7
+    pardon = Pardon.objects.create(target="campaign", key="c", at=Now())
+    Pardon.objects.filter(pk=pardon.pk).update(at=start + timedelta(minutes=4))
+    assert counted()["campaign", "c"]["c", "yahoo"].sent_hour == 4
+    # Elsewhere nothing was pardoned.
+    assert counted()["provider", "esp"]["c", "yahoo"].sent_hour == 7

@@ -8,11 +8,13 @@ from email.utils import format_datetime
 
 import pytest
 
+from delivery.bounces import BounceClass
 from delivery.providers import TRAITS, Meaning, Traits
 from delivery.verdicts import (
     Blame,
     HandoverError,
     Outcome,
+    Phase,
     Verdict,
     of_answer,
     of_connection,
@@ -85,6 +87,8 @@ def test_code_of_a_provider_counts_more_than_its_status(
         Meaning.LATER: (Outcome.RETRY, Blame.MESSAGE),
         Meaning.SLOWER: (Outcome.RETRY, Blame.PACE),
         Meaning.CLOSED: (Outcome.RETRY, Blame.ROUTE),
+        Meaning.SENDER: (Outcome.RETRY, Blame.SENDER),
+        Meaning.RECIPIENT: (Outcome.PERMANENT, Blame.MESSAGE),
         Meaning.DOUBT: (Outcome.UNKNOWN, Blame.MESSAGE),
     }
     traits = TRAITS[kind]
@@ -157,9 +161,39 @@ def test_retry_after_as_a_date() -> None:
     ],
 )
 def test_smtp_reply(code: int, outcome: Outcome, blame: Blame) -> None:
-    verdict = of_smtp_reply(code, b"because of <ada@example.com>")
+    verdict = of_smtp_reply(code, b"because of <ada@example.com>", Phase.TEXT)
     assert (verdict.outcome, verdict.blame) == (outcome, blame)
     assert verdict.detail == f"SMTP {code} because of <***@***>"
+
+
+@pytest.mark.parametrize(
+    ("code", "blame", "wait"),
+    [
+        (421, Blame.PACE, None),
+        (450, Blame.SENDER, 60),
+        (550, Blame.SENDER, 300),
+        (525, Blame.ROUTE, 60),
+        (535, Blame.ROUTE, 60),
+    ],
+)
+def test_smtp_reply_to_mail_is_about_us(code: int, blame: Blame, wait: float | None) -> None:
+    verdict = of_smtp_reply(code, b"5.1.1 no such user", Phase.MAIL)
+    assert (verdict.outcome, verdict.blame, verdict.retry_after) == (Outcome.RETRY, blame, wait)
+    assert verdict.bounce is None
+
+
+@pytest.mark.parametrize(
+    ("phase", "bounce"),
+    [
+        (Phase.RCPT, BounceClass.HARD),
+        (Phase.DATA, BounceClass.SOFT),
+        (Phase.TEXT, BounceClass.HARD),
+    ],
+)
+def test_smtp_reply_condemns_an_address_only_where_it_is_about_one(
+    phase: Phase, bounce: BounceClass
+) -> None:
+    assert of_smtp_reply(550, b"5.1.1 no such user", phase).bounce == bounce
 
 
 @pytest.mark.parametrize(
