@@ -143,6 +143,7 @@ def dispatch(
         [d.sending_domain for d in departures],
         [d.mailboxes for d in departures],
         [d.wire_hash for d in departures],
+        [d.is_tracked for d in departures],
     )
     return dict(_run(statements.DISPATCH, columns))
 

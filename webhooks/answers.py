@@ -1,5 +1,6 @@
 """What receiving servers said in the hand-over itself, acted on like everything that comes back."""
 
+from common.addresses import Address
 from delivery.bounces import BounceClass
 from delivery.models import Bounce
 from webhooks.feedback import Feedback, FeedbackKind, apply_feedback
@@ -21,6 +22,7 @@ def apply_answers() -> bool:
                 at=answer.at,
                 source=answer.source,
                 message_uuid=answer.message_id,
+                address=_refused(answer),
                 bounce_class=BounceClass(answer.bounce_class),
                 detail=answer.detail,
             )
@@ -28,3 +30,10 @@ def apply_answers() -> bool:
         ]
     )
     return len(answers) == BATCH
+
+
+def _refused(answer: Bounce) -> Address | None:
+    """The address that was refused, which the message may have changed since."""
+    if not answer.email_normalized:
+        return None
+    return Address(answer.email, answer.email_normalized)
