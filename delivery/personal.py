@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from contacts.dsar import Part, Person, Row, in_windows, register
-from delivery.models import Attempt, Bounce, Message, SandboxMail
+from delivery.models import Attempt, Bounce, LookUp, Message, SandboxMail, Visit
 
 _MESSAGE = (
     *("created_at", "email", "stream", "topic__key", "template_version__template__key"),
@@ -30,7 +30,8 @@ _REDACT_OTHERS = """
 
 def register_parts() -> None:
     """Tell `contacts.dsar` about all of it."""
-    models = (Message, Attempt, Bounce, SandboxMail)
+    models = (Message, Attempt, Bounce, LookUp, SandboxMail)
+    register(Part("visits", (Visit,), _visits, _forget_visits))
     register(Part("messages", models, _messages, _erase, _addresses))
 
 
@@ -45,12 +46,22 @@ def _messages(person: Person) -> Iterator[Row]:
     yield from theirs.values(*_MESSAGE)
 
 
+def _visits(person: Person) -> Iterator[Row]:
+    """What they opened and clicked, and what was taken for a machine."""
+    theirs = Visit.objects.filter(message__contact=person.contact_id).order_by("pk")
+    yield from theirs.values("at", "message", "link__url", "actor", "reason")
+
+
+def _forget_visits(person: Person) -> None:
+    Visit.objects.filter(message__contact=person.contact_id).delete()
+
+
 def _erase(person: Person) -> None:
     theirs = Message.objects.filter(contact=person.contact_id)
     SandboxMail.objects.filter(message__in=theirs).delete()
     in_windows("delivery_sandboxmail", _DELETE_MAILS, {"pattern": person.pattern})
     Attempt.objects.filter(message__in=theirs).update(detail="", request="")
-    Bounce.objects.filter(message__in=theirs).update(detail="")
+    Bounce.objects.filter(message__in=theirs).update(detail="", email="", email_normalized="")
     theirs.filter(origin_event_id__iregex=person.own_pattern).update(origin_event_id="")
     in_windows("delivery_message", _REDACT_OTHERS, {"pattern": person.pattern}, first=UUID(int=0))
     theirs.update(email="", email_normalized="", context={}, detail="")

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
+from typing import Any
 
 from django.db import connection, transaction
 
@@ -214,7 +215,8 @@ def _enforce(scope: Scope, fault: Finding) -> Switch | None:
     per_hour = None if stops else fault.per_hour
     lasts = _pause(scope) if stops and fault.passes else None
     with connection.cursor() as cursor:
-        cursor.execute(_ENFORCE, [target, key, fault.words[:200], per_hour, lasts])
+        values: list[Any] = [target, key, fault.words[:200], per_hour, lasts]
+        cursor.execute(_ENFORCE, values)
         row = cursor.fetchone()
     if row is None:
         return None

@@ -6,7 +6,7 @@ from django.db import connection
 
 from contacts.dsar import Part, Person, Row, in_windows, register
 from delivery.models import Message
-from webhooks.models import Receipt
+from webhooks.models import OutgoingDelivery, Receipt
 
 _FIND = """
     SELECT received_at, provider, outcome FROM webhooks_receipt
@@ -28,6 +28,16 @@ _EMPTY = """
 def register_parts() -> None:
     """Tell `contacts.dsar` about all of it."""
     register(Part("receipts", (Receipt,), _receipts, _erase))
+    register(Part("outgoing_webhooks", (OutgoingDelivery,), _told_onwards, _forget_told))
+
+
+def _told_onwards(person: Person) -> Iterator[Row]:
+    theirs = OutgoingDelivery.objects.filter(contact=person.contact_id).order_by("pk")
+    yield from theirs.values("endpoint__name", "type", "body", "state")
+
+
+def _forget_told(person: Person) -> None:
+    OutgoingDelivery.objects.filter(contact=person.contact_id).delete()
 
 
 def _receipts(person: Person) -> Iterator[Row]:
