@@ -64,12 +64,20 @@ class Outbound:
     @property
     def in_words(self) -> str:
         """What is asked of the provider, as far as everybody may read it."""
-        where = f" at {self.provider.api_url}" if self.provider.api_url else ""
+        where = f" at {_public(self.provider.api_url)}" if self.provider.api_url else ""
         return (
             f"{self.provider.get_backend_display()}{where}: from {self.sender.email} to "
             f"{mask(self.email.to[0])}, {len(self.email.wire):,} bytes, "
             f"sha256 {self.wire_hash.hex()[:16]}…"
         )[:300]
+
+
+def _public(url: str) -> str:
+    """The URL without the user and password that somebody wrote into it."""
+    scheme, mark, rest = url.rpartition("://")
+    # The last one: a password may hold what should have been escaped.
+    user, at, host = rest.rpartition("@")
+    return f"{scheme}{mark}{'***' if user else ''}{at}{host}"
 
 
 def render_message(message: Message, sender: Sender | None) -> RenderedEmail:

@@ -3,12 +3,14 @@ whose cause is gone. Everything here may run twice at once."""
 
 import logging
 from collections import Counter
+from typing import Any
 from uuid import UUID
 
 from django.db import DataError, connection, transaction
 from django.db.models.functions import Now
 
 from common.bell import ring
+from common.steps import run_each
 from delivery import transitions
 from delivery.journal import revoke
 from delivery.models import Message, SandboxMail
@@ -21,12 +23,20 @@ from delivery.verdicts import Outcome, Verdict
 logger = logging.getLogger(__name__)
 
 _LIMIT = 1_000
+# Times the limit: among so many of the oldest the most engaged are looked for.
+_LOOK = 10
+# What nothing stops any more leaves as fast as it can.
+_FREED = 20_000
 
 
 def recover() -> None:
-    """Run every repair once and wake the lanes that got work."""
-    if recover_claimed() + recover_dispatching() + clear_doubts() + release_held():
+    """Run every repair once and wake the lanes that got work; raises `ExceptionGroup` when some
+    failed, after the others."""
+    moved, errors = run_each(recover_claimed, recover_dispatching, clear_doubts, release_held)
+    if sum(moved):
         ring(Stream.TRANSACTIONAL.value, Stream.MARKETING.value)
+    if errors:
+        raise ExceptionGroup("not everything could be repaired", errors)
 
 
 def recover_claimed() -> int:
@@ -96,37 +106,98 @@ def clear_doubts() -> int:
 
 
 def release_held() -> int:
-    """held by a switch that is no longer there, or until a moment that has come → queued; of the
-    latter so many at a time that those who cannot leave yet do no harm, the most engaged first,
-    which is what a warm-up wants. Also heals a hold that was
-    decided in the moment its switch was lifted."""
+    """held until a moment that has come, or by a switch that is no longer there → queued. Also
+    heals a hold that was decided in the moment its switch was lifted. What it costs depends on
+    what is released, not on what is held."""
+    return _release_waited() + _release_stopped()
+
+
+# So many of each stream and reason at a time that those who cannot leave yet do no harm, and none
+# waits behind what another one waits for. The most engaged first, which is what a warm-up wants.
+_WAITED = """
+    WITH due AS MATERIALIZED (
+        SELECT w.id
+        FROM unnest(%(streams)s::text[]) AS s (stream), unnest(%(reasons)s::text[]) AS r (reason)
+        CROSS JOIN LATERAL (
+            SELECT oldest.id FROM (
+                SELECT id, contact_id, due_at FROM delivery_message
+                WHERE state = 'held' AND stream = s.stream AND reason = r.reason
+                      AND due_at <= statement_timestamp()
+                ORDER BY due_at LIMIT %(look)s) AS oldest
+            JOIN contacts_contact AS c ON c.id = oldest.contact_id
+            ORDER BY date_trunc('minute', oldest.due_at), c.engaged_at DESC NULLS LAST,
+                     oldest.due_at
+            LIMIT %(limit)s) AS w
+    ), mine AS (
+        SELECT m.id FROM delivery_message AS m JOIN due USING (id)
+        WHERE m.state = 'held' ORDER BY m.id FOR NO KEY UPDATE OF m SKIP LOCKED
+    )
+    UPDATE delivery_message AS m SET state = 'queued', reason = '', detail = ''
+    FROM mine WHERE m.id = mine.id
+"""
+
+
+def _release_waited() -> int:
+    parameters: dict[str, Any] = {
+        "streams": [stream.value for stream in Stream],
+        "reasons": [reason.value for reason in WAITING_REASONS],
+        "look": _LIMIT * _LOOK,
+        "limit": _LIMIT,
+    }
     with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE delivery_message AS m SET state = 'queued', reason = '', detail = ''
-            WHERE m.state = 'held'
-              AND (m.id IN (
-                SELECT w.id FROM delivery_message AS w
-                JOIN contacts_contact AS c ON c.id = w.contact_id
-                WHERE w.state = 'held' AND w.due_at <= statement_timestamp()
-                  AND w.reason = ANY(%s)
-                ORDER BY date_trunc('minute', w.due_at), c.engaged_at DESC NULLS LAST, w.due_at
-                LIMIT %s)
-                OR m.reason IN ('kill_switch', 'campaign_paused', 'reputation') AND NOT EXISTS (
-                SELECT 1 FROM delivery_switch AS s
-                LEFT JOIN delivery_sender AS x
-                  ON x.id = m.sender_id OR (m.sender_id IS NULL AND x.is_default)
-                LEFT JOIN delivery_provider AS p ON p.id = x.provider_id
-                CROSS JOIN LATERAL (SELECT lower(split_part(x.email, '@', 2))) AS d (domain)
-                WHERE s.per_hour IS NULL AND (s.target, s.key) IN (
-                    ('everything', ''), ('campaign', m.origin_campaign), ('provider', p.key),
-                    ('domain', d.domain), ('stream', m.stream || ':' || d.domain),
-                    ('mailboxes', m.stream || ':' || d.domain || ':' || m.mailboxes))))
-            """,
-            [list(WAITING_REASONS), _LIMIT],
-        )
-        released: int = cursor.rowcount
-    return released
+        cursor.execute(_WAITED, parameters)
+        return int(cursor.rowcount)
+
+
+# Whatever a switch can tell apart is one part of what is held. The index leads from part to part,
+# so that those that are still stopped are not read.
+_STOPPED = """
+    WITH RECURSIVE parts AS (
+        (SELECT origin_campaign, stream, mailboxes, coalesce(sender_id, 0) AS sender_id
+         FROM delivery_message
+         WHERE state = 'held' AND reason IN ('kill_switch', 'campaign_paused', 'reputation')
+         ORDER BY 1, 2, 3, 4 LIMIT 1)
+      UNION ALL
+        SELECT further.* FROM parts AS p CROSS JOIN LATERAL (
+            SELECT origin_campaign, stream, mailboxes, coalesce(sender_id, 0)
+            FROM delivery_message
+            WHERE state = 'held' AND reason IN ('kill_switch', 'campaign_paused', 'reputation')
+                  AND (origin_campaign, stream, mailboxes, coalesce(sender_id, 0))
+                      > (p.origin_campaign, p.stream, p.mailboxes, p.sender_id)
+            ORDER BY 1, 2, 3, 4 LIMIT 1) AS further
+    ), free AS (
+        SELECT p.* FROM parts AS p
+        LEFT JOIN delivery_sender AS x
+          ON x.id = p.sender_id OR (p.sender_id = 0 AND x.is_default)
+        LEFT JOIN delivery_provider AS v ON v.id = x.provider_id
+        CROSS JOIN LATERAL (SELECT lower(split_part(x.email, '@', 2))) AS d (domain)
+        WHERE NOT EXISTS (
+            SELECT FROM delivery_switch AS s
+            WHERE s.per_hour IS NULL AND (s.target, s.key) IN (
+                ('everything', ''), ('campaign', p.origin_campaign), ('provider', v.key),
+                ('domain', d.domain), ('stream', p.stream || ':' || d.domain),
+                ('mailboxes', p.stream || ':' || d.domain || ':' || p.mailboxes)))
+    ), due AS MATERIALIZED (
+        SELECT w.id FROM free AS f CROSS JOIN LATERAL (
+            SELECT id FROM delivery_message
+            WHERE state = 'held' AND reason IN ('kill_switch', 'campaign_paused', 'reputation')
+                  AND origin_campaign = f.origin_campaign AND stream = f.stream
+                  AND mailboxes = f.mailboxes AND coalesce(sender_id, 0) = f.sender_id
+            LIMIT %(limit)s) AS w
+        ORDER BY f.stream = 'transactional' DESC LIMIT %(limit)s
+    ), mine AS (
+        SELECT m.id FROM delivery_message AS m JOIN due USING (id)
+        WHERE m.state = 'held' ORDER BY m.id FOR NO KEY UPDATE OF m SKIP LOCKED
+    )
+    UPDATE delivery_message AS m SET state = 'queued', reason = '', detail = ''
+    FROM mine WHERE m.id = mine.id
+"""
+
+
+def _release_stopped() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(_STOPPED, {"limit": _FREED})
+        return int(cursor.rowcount)
 
 
 def _move(message: Message, fate: Verdict | None) -> Settled:

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
-from typing import Any
 
 from django.db import connection, transaction
 
@@ -200,7 +199,7 @@ def _is_mine() -> bool:
 # People may have thrown the switch since it was read: theirs stands, and so does a stop.
 _ENFORCE = """
     INSERT INTO delivery_switch AS s (target, key, reason, note, per_hour, until)
-    VALUES (%s, %s, 'reputation', %s, %s, statement_timestamp() + %s)
+    VALUES (%s, %s, 'reputation', %s, %s, statement_timestamp() + %s * interval '1 second')
     ON CONFLICT (target, key) DO UPDATE
     SET note = excluded.note, per_hour = excluded.per_hour, until = excluded.until
     WHERE s.reason = 'reputation' AND s.per_hour IS NOT NULL
@@ -215,13 +214,16 @@ def _enforce(scope: Scope, fault: Finding) -> Switch | None:
     per_hour = None if stops else fault.per_hour
     lasts = _pause(scope) if stops and fault.passes else None
     with connection.cursor() as cursor:
-        values: list[Any] = [target, key, fault.words[:200], per_hour, lasts]
-        cursor.execute(_ENFORCE, values)
+        cursor.execute(_ENFORCE, [target, key, fault.words[:200], per_hour, _seconds(lasts)])
         row = cursor.fetchone()
     if row is None:
         return None
     logger.warning("reputation at risk", extra={"target": target, "key": key, "stops": stops})
     return Switch.objects.get(pk=row[0])
+
+
+def _seconds(lasts: timedelta | None) -> float | None:
+    return None if lasts is None else lasts.total_seconds()
 
 
 def _pause(scope: Scope) -> timedelta:

@@ -1,6 +1,7 @@
 """Warm-up: a plan's daily caps per provider, sending domain and mailbox provider.
 
-A day is climbed only after a day that was used and went well; a bad day costs two. Days are UTC's.
+A day is climbed only after a day that was used and went well; a bad day costs two. After a month of
+silence, also of a warm domain, the first mail already finds smaller caps. Days are UTC's.
 The caps are quotas like the others and as hard; an hour may take a fifth of a day.
 """
 
@@ -12,7 +13,7 @@ from datetime import UTC, date, timedelta
 
 from django.db import connection, transaction
 from django.db.models import F
-from django.db.models.functions import Greatest
+from django.db.models.functions import Greatest, Now, TruncDate
 
 from common.postgres import database_time
 from delivery.mailboxes import mailbox_provider
@@ -46,15 +47,17 @@ Key = tuple[int, str]
 
 
 class Warmups:
-    """The warm-ups that are going on, as they stood at one moment."""
+    """The warm-ups that are going on, as they stand on a day."""
 
-    def __init__(self, warmups: Iterable[Warmup]) -> None:
+    def __init__(self, warmups: Iterable[Warmup], today: date) -> None:
         self._days: dict[Key, Sequence[int]] = {}
         self._stages: dict[Key, dict[str, int]] = {}
         for warmup in warmups:
             key = (warmup.provider_id, warmup.domain)
-            self._days[key] = warmup.plan.days
-            self._stages[key] = {s.mailboxes: s.stage for s in warmup.stages.all()}
+            days = self._days[key] = warmup.plan.days
+            self._stages[key] = {
+                row.mailboxes: stage_on(row, days, today)[0] for row in warmup.stages.all()
+            }
 
     def __bool__(self) -> bool:
         return bool(self._days)
@@ -79,7 +82,10 @@ class Warmups:
 def load_warmups() -> Warmups:
     """Two queries, one while nothing is being warmed up."""
     active = Warmup.objects.filter(is_active=True).select_related("plan")
-    return Warmups(active.prefetch_related("stages"))
+    # By the database's clock, as the quotas.
+    dated = active.annotate(today=TruncDate(Now(), tzinfo=UTC))
+    warmups = list(dated.prefetch_related("stages"))
+    return Warmups(warmups, warmups[0].today if warmups else date.min)
 
 
 def limit_name(provider: int, domain: str, mailboxes: str) -> str:
@@ -103,6 +109,13 @@ def restarted(stage: int, days: Sequence[int]) -> int:
     """The stage after a long silence: the last one with at most a quarter of what it had got to."""
     reached = days[min(stage, len(days) - 1)] * RESTART_SHARE
     return max((n for n, cap in enumerate(days) if cap <= reached), default=0)
+
+
+def stage_on(row: WarmupStage, days: Sequence[int], day: date) -> tuple[int, int]:
+    """The stage that counts on a day on which mail is sent, and after how many days of silence it
+    was put back; 0 if it was not. Pure."""
+    idle = (day - row.used_on).days if row.used_on else 0
+    return (restarted(row.stage, days), idle) if idle >= IDLE_DAYS else (row.stage, 0)
 
 
 def _breach(day: Day) -> str:
@@ -153,7 +166,10 @@ def look_back() -> int:
             warmup = warmups[stage.warmup_id]
             name = limit_name(warmup.provider_id, warmup.domain, stage.mailboxes)
             day = days[warmup.provider_id, warmup.domain, stage.mailboxes]
-            _judge(stage, warmup.plan.days, used[f"{name}:{DAY}"], day, yesterday)
+            is_warm = stage.stage >= len(warmup.plan.days)
+            # What is warm has no caps, so nothing is counted against them.
+            count = max(used[f"{name}:{DAY}"], day.sent if is_warm else 0)
+            _judge(stage, warmup.plan.days, count, day, yesterday)
         WarmupStage.objects.bulk_update(stages, ["stage", "note", "used_on", "judged_on"])
     return len(stages)
 
@@ -168,11 +184,10 @@ def step_back(domain: str, mailboxes: str) -> None:
 
 def _judge(row: WarmupStage, days: Sequence[int], used: int, day: Day, on: date) -> None:
     if used:
-        idle = (on - row.used_on).days if row.used_on else 0
-        if idle > IDLE_DAYS:
-            row.stage, row.note = restarted(row.stage, days), f"starts again after {idle} days"
-        else:
-            row.stage, row.note = next_stage(row.stage, days, used, day)
+        stage, idle = stage_on(row, days, on)
+        row.stage, row.note = next_stage(stage, days, used, day)
+        if idle:
+            row.note = f"began again after {idle} days; {row.note}"
         row.used_on = on
     row.judged_on = on
 

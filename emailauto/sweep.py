@@ -1,6 +1,8 @@
 """The sweep: rings every lane that has due work, and has delivery put right what workers left.
 
-It is why a lost, doubled or flushed broker changes latency only.
+It is why a lost, doubled or flushed broker changes latency only. A step that fails keeps neither
+the others nor the bells from their work; but the sweep then gives no sign of life, so that
+monitoring shows it.
 """
 
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from django.db.models.functions import Now
 
 from campaigns.models import Enrollment
 from common.bell import ring
+from common.steps import run_each
 from delivery.models import Bounce, Message, Visit
 from delivery.recovery import recover
 from delivery.reputation import judge_now_and_then
@@ -34,12 +37,13 @@ _DUE: dict[str, Callable[[], bool]] = {
 
 
 def sweep() -> list[str]:
-    """Repair, ring, and leave a sign of life; returns the lanes that were rung."""
-    recover()
-    bury_killers()
-    look_back()
-    judge_now_and_then()
+    """Repair, ring, and leave a sign of life; returns the lanes that were rung. Raises
+    `ExceptionGroup` when a step failed, after everything else."""
+    steps: tuple[Callable[[], object], ...] = (recover, bury_killers, look_back, judge_now_and_then)
+    _, errors = run_each(*steps)
     lanes = [lane for lane, has_work in _DUE.items() if has_work()]
     ring(*lanes)
+    if errors:
+        raise ExceptionGroup("the sweep is not complete", errors)
     beat(SWEEP)
     return lanes

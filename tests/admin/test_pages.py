@@ -98,3 +98,14 @@ def test_page_may_be_viewed_by_those_who_only_view(viewer: Client, model: str) -
     response = viewer.get(url, follow=True)
     assert response.status_code == 200
     assert "/do/" not in response.text
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_list_refuses_what_no_text_may_hold(operator: Client, model: str) -> None:
+    if model in LISTS:
+        LISTS[model]()
+    url = reverse(f"admin:{model}_changelist")
+    names = ("q", "o", "p", "state", "provider", "origin_campaign", "key", "pk", "id\0")
+    for name in names:
+        response = operator.get(url, {name: "a\0"}, follow=True)
+        assert response.status_code == 200, name

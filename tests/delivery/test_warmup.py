@@ -10,6 +10,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
+from common.postgres import database_time
 from delivery import recovery
 from delivery.engine import drain
 from delivery.models import (
@@ -21,7 +22,8 @@ from delivery.models import (
     WarmupPlan,
     WarmupStage,
 )
-from delivery.warmup import Day, limit_name, look_back, next_stage, restarted
+from delivery.quotas import DAY
+from delivery.warmup import Day, limit_name, load_warmups, look_back, next_stage, restarted
 from tests.factories import ContactFactory, MessageFactory, ProviderFactory, SenderFactory
 
 DAYS = [50, 70, 100, 140, 190, 270]
@@ -238,8 +240,46 @@ def test_day_without_mail_changes_nothing_and_a_month_without_begins_anew() -> N
     was_used(warmup, 10)
     look_back()
     stage.refresh_from_db()
-    assert (stage.stage, stage.used_on) == (0, yesterday())
-    assert stage.note == "starts again after 40 days"
+    # The day itself was one of the first day's size, and it went well.
+    assert (stage.stage, stage.used_on) == (1, yesterday())
+    assert stage.note == "began again after 40 days; goes on: 10 of 10 were sent"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("idle", [29, 30, 90])
+@pytest.mark.parametrize("stage", [29, 30], ids=["last day", "warm"])
+def test_first_mail_after_a_month_of_silence_finds_the_smaller_cap(idle: int, stage: int) -> None:
+    plan = WarmupPlan.objects.get(key="careful")
+    warmup = Warmup.objects.create(provider=ProviderFactory(), domain="shop.example", plan=plan)
+    today = database_time().date()
+    WarmupStage.objects.create(
+        warmup=warmup,
+        mailboxes="gmail",
+        stage=stage,
+        judged_on=today - timedelta(days=1),
+        used_on=today - timedelta(days=idle),
+    )
+    limits = load_warmups().limits(warmup.provider_id, "shop.example", "a@gmail.com")
+    caps = [limit.most for limit in limits if limit.window == DAY]
+    days = warmup.plan.days
+    expected = [] if stage >= len(days) else [days[stage]]
+    assert caps == (expected if idle < 30 else [days[restarted(stage, days)]])
+
+
+@pytest.mark.django_db
+def test_warm_domain_is_watched_by_what_it_sent() -> None:
+    warmup = warming(provider=ProviderFactory())
+    before = yesterday() - timedelta(days=1)
+    warm = len(warmup.plan.days)
+    WarmupStage.objects.create(
+        warmup=warmup, mailboxes="gmail", stage=warm, judged_on=before, used_on=before
+    )
+    was_sent(warmup, 5)
+    was_sent(warmup, 5, bounced_at=Now())
+    look_back()
+    stage = WarmupStage.objects.get()
+    assert (stage.stage, stage.used_on) == (max(0, warm - 2), yesterday())
+    assert stage.note.startswith("goes back: bounces")
 
 
 def test_plans_that_come_along_grow_and_begin_as_they_say() -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import DataError, connection
 from django.db.models.functions import Now
 
 from delivery import handover
@@ -18,6 +18,7 @@ from delivery.models import Message
 from emailauto.sweep import sweep
 from events.inbox import MAX_ATTEMPTS
 from events.models import Event
+from monitoring.services import SWEEP, idle_seconds
 from tests.auditor import audit
 from tests.delivery import crashing
 from tests.delivery.fakeesp import FakeESP, fake_esp
@@ -131,3 +132,33 @@ def test_k21_frozen_sweep_that_thaws_late_changes_nothing(esp: FakeESP, point: s
     frozen.send_signal(signal.SIGCONT)
     assert frozen.wait(60) == 0
     assert_everything_ends_once(esp)
+
+
+@pytest.mark.audited(except_={"I10"}, why="a step is made to fail")
+@pytest.mark.parametrize(
+    ("module", "step"),
+    [
+        ("delivery.recovery", "release_held"),
+        ("emailauto.sweep", "recover"),
+        ("emailauto.sweep", "look_back"),
+        ("emailauto.sweep", "judge_now_and_then"),
+    ],
+)
+def test_step_that_fails_keeps_nothing_from_being_done_and_is_seen(
+    monkeypatch: pytest.MonkeyPatch, module: str, step: str
+) -> None:
+    def fails() -> int:
+        raise DataError("as it may be")
+
+    monkeypatch.setattr(f"{module}.{step}", fails)
+    MessageFactory()
+    rung: list[str] = []
+    monkeypatch.setattr("emailauto.sweep.ring", lambda *lanes: rung.extend(lanes))
+    with pytest.raises(ExceptionGroup):
+        sweep()
+    assert "transactional" in rung
+    # Monitoring shows a worker without progress.
+    assert idle_seconds(SWEEP) is None
+    monkeypatch.undo()
+    sweep()
+    assert idle_seconds(SWEEP) is not None
