@@ -354,6 +354,8 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    # Two fields are called `state`: a message's, and what a subscription came to.
+    "ENUM_NAME_OVERRIDES": {"MessageState": "delivery.states.MessageState"},
 }
 
 # --- Logging ------------------------------------------------------------------------------
