@@ -9,6 +9,7 @@ Meaning = tuple[str, str | None]
 DELIVERED, DEFERRED, OPENED, CLICKED, OTHER = (
     (kind, None) for kind in ("delivered", "deferred", "opened", "clicked", "other")
 )
+ACCEPTED = ("accepted", None)
 HARD, SOFT, BLOCK, CONTENT, AUTO_REPLY, THROTTLE = (
     ("bounced", name) for name in ("hard", "soft", "block", "content", "auto_reply", "throttle")
 )
@@ -32,7 +33,7 @@ FIXTURES: dict[str, dict[str, Meaning]] = {
         "event_complaint": COMPLAINT,
         "event_delivery": DELIVERED,
         "event_delivery_delay": DEFERRED,
-        "event_send": OTHER,
+        "event_send": ACCEPTED,
         "event_reject": CONTENT,
         "event_rendering_failure": CONTENT,
         "event_open": OPENED,
@@ -40,7 +41,7 @@ FIXTURES: dict[str, dict[str, Meaning]] = {
         "event_subscription": UNSUBSCRIBE,
     },
     "sendgrid": {
-        "processed": OTHER,
+        "processed": ACCEPTED,
         "delivered": DELIVERED,
         "deferred": DEFERRED,
         "bounce": HARD,
@@ -54,7 +55,7 @@ FIXTURES: dict[str, dict[str, Meaning]] = {
         "group_resubscribe": OTHER,
     },
     "mailgun": {
-        "accepted": OTHER,
+        "accepted": ACCEPTED,
         "delivered": DELIVERED,
         "failed_permanent": HARD,
         "failed_temporary": DEFERRED,
@@ -65,7 +66,7 @@ FIXTURES: dict[str, dict[str, Meaning]] = {
         "clicked": CLICKED,
     },
     "brevo": {
-        "request": OTHER,
+        "request": ACCEPTED,
         "delivered": DELIVERED,
         "deferred": DEFERRED,
         "hard_bounce": HARD,
@@ -84,7 +85,7 @@ FIXTURES: dict[str, dict[str, Meaning]] = {
         "click": CLICKED,
     },
     "resend": {
-        "sent": OTHER,
+        "sent": ACCEPTED,
         "scheduled": OTHER,
         "delivered": DELIVERED,
         "delivery_delayed": DEFERRED,
@@ -97,7 +98,7 @@ FIXTURES: dict[str, dict[str, Meaning]] = {
         "contact_updated": OTHER,
     },
     "mailersend": {
-        "sent": OTHER,
+        "sent": ACCEPTED,
         "delivered": DELIVERED,
         "deferred": DEFERRED,
         "hard_bounced": HARD,
@@ -118,7 +119,7 @@ FIXTURES: dict[str, dict[str, Meaning]] = {
         "unsub": UNSUBSCRIBE,
     },
     "sparkpost": {
-        "injection": OTHER,
+        "injection": ACCEPTED,
         "delivery": DELIVERED,
         "delay": DEFERRED,
         "bounce": HARD,
