@@ -74,6 +74,7 @@ VALUES: dict[str, Any] = {
         "unregistered_types": "accept",
         "max_unregistered_types": 1000,
         "retention_days": 90,
+        "about_mail": ("opened", "clicked", "bounced", "complained", "unsubscribed"),
     },
     "pages": {"accent": "", "logo_url": "", "privacy_url": "", "record_ip": False},
 }
