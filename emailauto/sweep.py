@@ -1,8 +1,8 @@
 """The sweep: rings every lane that has due work, and has delivery put right what workers left.
 
 It is why a lost, doubled or flushed broker changes latency only. A step that fails keeps neither
-the others nor the bells from their work; but the sweep then gives no sign of life, so that
-monitoring shows it.
+the others nor the bells from their work; it ends in the log, and in a heartbeat of its own that
+stays out, so that monitoring shows it.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from delivery.states import Stream
 from delivery.warmup import look_back
 from events.inbox import bury_killers
 from events.models import Event
-from monitoring.services import SWEEP, beat
+from monitoring.services import REPAIRS, SWEEP, beat
 from webhooks.models import OutgoingDelivery, Receipt
 
 _DUE: dict[str, Callable[[], bool]] = {
@@ -43,7 +43,8 @@ def sweep() -> list[str]:
     _, errors = run_each(*steps)
     lanes = [lane for lane, has_work in _DUE.items() if has_work()]
     ring(*lanes)
+    beat(SWEEP)
     if errors:
         raise ExceptionGroup("the sweep is not complete", errors)
-    beat(SWEEP)
+    beat(REPAIRS)
     return lanes

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from delivery.states import MessageState
 from events.models import Consumer, Event, Rejection
 from events.states import EventState, RefusalCode
-from monitoring.services import SWEEP, idle_seconds
+from monitoring.services import REPAIRS, SWEEP, idle_seconds
 
 MOST = 100_000
 """A count that is this high says: so many, or more."""
@@ -54,16 +54,25 @@ class _Numbers(Collector):
         yield from _events()
         yield from _consumers()
         yield _messages()
-        idle = idle_seconds(SWEEP)
-        yield GaugeMetricFamily(
+        yield _since(
             "emailauto_worker_idle_seconds",
             "Since the last sweep of any worker; NaN: there was none",
-            value=float("nan") if idle is None else idle,
+            SWEEP,
+        )
+        yield _since(
+            "emailauto_repairs_idle_seconds",
+            "Since the last sweep of which every step succeeded; NaN: there was none",
+            REPAIRS,
         )
 
 
 _registry = CollectorRegistry()
 _registry.register(_Numbers())
+
+
+def _since(name: str, words: str, heartbeat: str) -> Metric:
+    idle = idle_seconds(heartbeat)
+    return GaugeMetricFamily(name, words, value=float("nan") if idle is None else idle)
 
 
 def _events() -> Iterator[Metric]:

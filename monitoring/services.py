@@ -11,6 +11,8 @@ from monitoring.models import Heartbeat
 
 SWEEP = "sweep"
 """The heartbeat of the worker: its sweep comes every few seconds, whatever else is to do."""
+REPAIRS = "repairs"
+"""That of a sweep of which every step succeeded."""
 
 
 def beat(name: str) -> None:

@@ -18,7 +18,7 @@ from delivery.models import Message
 from emailauto.sweep import sweep
 from events.inbox import MAX_ATTEMPTS
 from events.models import Event
-from monitoring.services import SWEEP, idle_seconds
+from monitoring.services import REPAIRS, SWEEP, idle_seconds
 from tests.auditor import audit
 from tests.delivery import crashing
 from tests.delivery.fakeesp import FakeESP, fake_esp
@@ -157,8 +157,9 @@ def test_step_that_fails_keeps_nothing_from_being_done_and_is_seen(
     with pytest.raises(ExceptionGroup):
         sweep()
     assert "transactional" in rung
-    # Monitoring shows a worker without progress.
-    assert idle_seconds(SWEEP) is None
+    # The worker lives, and is not to be restarted; monitoring shows that something is not done.
+    assert idle_seconds(SWEEP) is not None
+    assert idle_seconds(REPAIRS) is None
     monkeypatch.undo()
     sweep()
-    assert idle_seconds(SWEEP) is not None
+    assert idle_seconds(REPAIRS) is not None
