@@ -71,8 +71,8 @@ def test_answer_is_in_the_text_format_whatever_is_asked_for(token: str) -> None:
 
 def test_empty_database_has_every_number_but_those_of_consumers(token: str) -> None:
     found = scraped(token)
-    idle = found.pop(("emailauto_worker_idle_seconds",))
-    assert math.isnan(idle)
+    for name in ("emailauto_worker_idle_seconds", "emailauto_repairs_idle_seconds"):
+        assert math.isnan(found.pop((name,)))
     assert set(found.values()) == {0.0}
     assert {name for name, *_ in found} == {
         "emailauto_events",
