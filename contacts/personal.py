@@ -83,7 +83,9 @@ def _events(person: Person) -> Iterator[Row]:
     theirs = Q(contact_id=person.contact_id)
     if person.user_id:
         theirs |= Q(user_id=person.user_id)
-    events = Event.objects.filter(theirs | Q(payload__iregex=person.pattern))
+    # What is somebody else's and names them is somebody else's to see.
+    nobodys = Q(contact_id=None, user_id="", payload__iregex=person.pattern)
+    events = Event.objects.filter(theirs | nobodys)
     yield from events.order_by("pk").values(*_EVENT, "payload", "metadata")
 
 

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-_PAGES = re.compile(r"/[upcdv]/[^/]*\Z")
+_PAGES = re.compile(r"/(?:[upcdv]|t/[co])/[^/]*\Z")
 _NOT_TAKEN = ("HTTP_COOKIE", "HTTP_X_FORWARDED_HOST", "HTTP_REFERER", "HTTP_ORIGIN")
 
 

@@ -45,6 +45,7 @@ _UNREACHED = """
     JOIN delivery_message AS m ON m.email_normalized = a.address
     JOIN delivery_bounce AS b ON b.message_id = m.id AND b.bounce_class = 'soft'
     WHERE b.at > coalesce(a.at, '-infinity') AND (m.sent_at IS NULL OR m.sent_at <= b.at)
+          AND b.email_normalized IN ('', a.address)
     GROUP BY a.address
     HAVING count(DISTINCT b.message_id) >= %s
        AND max(b.at) - min(b.at) >= %s * interval '1 day'

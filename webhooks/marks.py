@@ -60,21 +60,24 @@ _ACCEPT = """
     RETURNING id
 """
 
-# However often and in whatever order a message came back: once per class, for its first time.
-# New is what nobody has acted on.
+# However often and in whatever order a message came back: once per class, with the first time and
+# the last. New is what nobody has acted on.
 _BOUNCE = """
     WITH news AS (
-        SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::timestamptz[])
-               AS n (message_id, bounce_class, detail, source, at)
+        SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::timestamptz[],
+                             %s::timestamptz[])
+               AS n (message_id, bounce_class, detail, source, at, last_at)
     ), known AS (
         SELECT b.message_id, b.bounce_class FROM delivery_bounce AS b
         JOIN news USING (message_id, bounce_class) WHERE b.is_applied
     ), written AS (
         INSERT INTO delivery_bounce AS b
-            (message_id, bounce_class, detail, source, at, is_applied)
-        SELECT news.*, true FROM news
-        ON CONFLICT (message_id, bounce_class)
-        DO UPDATE SET at = LEAST(b.at, excluded.at), is_applied = true
+            (message_id, bounce_class, detail, source, at, last_at, is_applied)
+        SELECT message_id, bounce_class, detail, source, at, nullif(last_at, at), true FROM news
+        ON CONFLICT (message_id, bounce_class) DO UPDATE SET
+            at = LEAST(b.at, excluded.at), is_applied = true,
+            last_at = nullif(GREATEST(b.last_at, b.at, excluded.last_at, excluded.at),
+                             LEAST(b.at, excluded.at))
         RETURNING b.message_id, b.bounce_class
     )
     SELECT message_id, bounce_class FROM written
@@ -143,13 +146,16 @@ def _first_moments(
 
 def _note_bounces(matches: Iterable[Match]) -> frozenset[tuple[UUID, str]]:
     first: dict[tuple[UUID, str], Match] = {}
+    last: dict[tuple[UUID, str], datetime] = {}
     for match in sorted(matches, key=lambda match: match.feedback.at):
         if match.message is not None and match.is_returned:
-            first.setdefault((match.message.pk, str(match.bounce_class)), match)
+            key = (match.message.pk, str(match.bounce_class))
+            first.setdefault(key, match)
+            last[key] = match.feedback.at
     if not first:
         return frozenset()
     rows = [
-        (*key, m.feedback.detail[:500], m.feedback.source, m.feedback.at)
+        (*key, m.feedback.detail[:500], m.feedback.source, m.feedback.at, last[key])
         for key, m in sorted(first.items())
     ]
     with connection.cursor() as cursor:

@@ -23,7 +23,8 @@ from webhooks.matching import Match
 class News:
     """Something that became known about a mail, told once however often it came back.
 
-    `id` is the same in every repetition. `data` holds plain JSON values and no address.
+    `id` is the same in every repetition. `data` is what this kind of news adds to `about`; plain
+    JSON values and no address.
     """
 
     id: str
@@ -31,6 +32,19 @@ class News:
     at: datetime
     message: Message
     data: dict[str, Any]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Which mail it was, without an address; None for what does not apply, and `data`."""
+        message = self.message
+        return {
+            "message_id": str(message.pk),
+            "campaign": message.origin_campaign or None,
+            "step": message.origin_step or None,
+            "stream": message.stream,
+            "topic": message.topic.key if message.topic is not None else None,
+            **self.data,
+        }
 
 
 def news_of(matches: Iterable[Match], marked: Marked) -> list[News]:
@@ -57,21 +71,14 @@ def _is_bounce(match: Match) -> bool:
 
 
 def _news(match: Match, message: Message) -> News:
-    about: dict[str, Any] = {
-        "message_id": str(message.pk),
-        "campaign": message.origin_campaign,
-        "step": message.origin_step,
-        "stream": message.stream,
-        "topic": message.topic.key if message.topic is not None else "",
-    }
     if _is_bounce(match):
         cause = match.bounce_class
-        about |= {"class": str(cause), "is_permanent": cause in FOR_GOOD}
+        data = {"class": str(cause), "is_permanent": cause in FOR_GOOD}
         return News(
-            f"bounced:{message.pk}:{cause}", f"{PREFIX}bounced", match.feedback.at, message, about
+            f"bounced:{message.pk}:{cause}", f"{PREFIX}bounced", match.feedback.at, message, data
         )
     kind = match.feedback.kind
-    return News(f"{kind}:{message.pk}", f"{PREFIX}{kind}", match.feedback.at, message, about)
+    return News(f"{kind}:{message.pk}", f"{PREFIX}{kind}", match.feedback.at, message, {})
 
 
 def tell(news: Sequence[News]) -> None:
@@ -91,7 +98,7 @@ def tell(news: Sequence[News]) -> None:
             user_id=item.message.contact.user_id or "",
             stated_at=item.at,
             received_at=received_at,
-            payload=item.data | _address(item.message),
+            payload=item.about | _address(item.message),
             metadata={"depth": item.message.depth + 1},
             content=[item.id],
         )

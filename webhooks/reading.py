@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +27,7 @@ _BETWEEN = " \t\r\n,"
 # A number from here on is of milliseconds: of seconds it would be in the year 5138.
 _MILLISECONDS = 1e11
 _FIRST_YEAR = 2010
+_AHEAD = timedelta(days=1)
 _DECODER = json.JSONDecoder()
 _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -155,12 +156,14 @@ def as_address(text: object) -> Address | None:
 def as_moment(value: object, otherwise: datetime) -> datetime:
     """A provider's time: ISO 8601, or a number of seconds or milliseconds since 1970, also as
     text. Without a zone it is UTC. What is no time, or none at which this provider can have had
-    mail of ours, is `otherwise`."""
+    mail of ours, is `otherwise`, the time at which it told."""
     try:
         moment = _moment(value)
     except (ValueError, OverflowError):
         return otherwise
-    return moment if moment is not None and moment.year >= _FIRST_YEAR else otherwise
+    if moment is None or moment.year < _FIRST_YEAR or moment > otherwise + _AHEAD:
+        return otherwise
+    return moment
 
 
 def _moment(value: object) -> datetime | None:

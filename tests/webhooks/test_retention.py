@@ -5,7 +5,6 @@ from datetime import timedelta
 import pytest
 
 from common.clock import now
-from webhooks import retention
 from webhooks.models import Receipt
 from webhooks.retention import KEPT_DAYS, purge_receipts
 
@@ -30,7 +29,7 @@ def left() -> set[str]:
 
 @pytest.mark.parametrize("chunk", [1, 2, 5_000])
 def test_only_what_was_applied_long_ago_goes(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr(retention, "_CHUNK", chunk)
+    monkeypatch.setattr("common.postgres._CHUNK", chunk)
     receipt("dead", state="dead", age=KEPT_DAYS + 1)
     receipt("old", age=KEPT_DAYS + 1)
     receipt("older", age=KEPT_DAYS + 100)

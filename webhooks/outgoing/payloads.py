@@ -26,13 +26,8 @@ def body_of(news: News, *, with_address: bool) -> str:
     """The JSON document: `type`, `timestamp`, `data`. The address only if it is asked for."""
     message = news.message
     data: dict[str, Any] = {
-        **news.data,
-        "message_id": str(message.pk),
+        **news.about,
         "user_id": message.contact.user_id,
-        "campaign": message.origin_campaign or None,
-        "step": message.origin_step or None,
-        "topic": message.topic.key if message.topic is not None else None,
-        "stream": message.stream,
         "event_id": message.origin_event_id or None,
     }
     if with_address:
