@@ -30,25 +30,28 @@ PAUSE = timedelta(days=90)
 # later. It is over as soon as one arrived. Servers of one's own do not tell what arrived: there a
 # mail did that left and of which nothing came back for days.
 _UNREACHED = """
-    WITH asked AS (SELECT unnest(%s::text[]) AS address),
-    arrived AS (
-        SELECT m.email_normalized AS address,
-               max(coalesce(LEAST(m.delivered_at, m.opened_at, m.clicked_at), CASE
-                   WHEN m.sent_at < statement_timestamp() - interval '3 days' AND NOT EXISTS
-                        (SELECT FROM delivery_bounce AS b WHERE b.message_id = m.id)
-                   THEN m.sent_at END)) AS at
-        FROM asked JOIN delivery_message AS m ON m.email_normalized = asked.address
-        GROUP BY m.email_normalized
+    WITH mail AS MATERIALIZED (
+        SELECT asked.address, m.id, m.sent_at,
+               LEAST(m.delivered_at, m.opened_at, m.clicked_at) AS arrived_at
+        FROM unnest(%s::text[]) AS asked (address)
+        JOIN delivery_message AS m ON m.email_normalized = asked.address
+    ), returned AS MATERIALIZED (
+        SELECT mail.address, mail.id, mail.sent_at, b.at, b.bounce_class, b.email_normalized
+        FROM mail JOIN delivery_bounce AS b ON b.message_id = mail.id
+    ), arrived AS (
+        SELECT address,
+               max(coalesce(arrived_at, CASE
+                   WHEN sent_at < statement_timestamp() - interval '3 days'
+                        AND id NOT IN (SELECT id FROM returned)
+                   THEN sent_at END)) AS at
+        FROM mail GROUP BY address
     )
-    SELECT a.address, count(DISTINCT b.message_id), max(b.at)
-    FROM arrived AS a
-    JOIN delivery_message AS m ON m.email_normalized = a.address
-    JOIN delivery_bounce AS b ON b.message_id = m.id AND b.bounce_class = 'soft'
-    WHERE b.at > coalesce(a.at, '-infinity') AND (m.sent_at IS NULL OR m.sent_at <= b.at)
-          AND b.email_normalized IN ('', a.address)
-    GROUP BY a.address
-    HAVING count(DISTINCT b.message_id) >= %s
-       AND max(b.at) - min(b.at) >= %s * interval '1 day'
+    SELECT r.address, count(DISTINCT r.id), max(r.at)
+    FROM returned AS r JOIN arrived AS a USING (address)
+    WHERE r.bounce_class = 'soft' AND r.email_normalized IN ('', r.address)
+          AND r.at > coalesce(a.at, '-infinity') AND (r.sent_at IS NULL OR r.sent_at <= r.at)
+    GROUP BY r.address
+    HAVING count(DISTINCT r.id) >= %s AND max(r.at) - min(r.at) >= %s * interval '1 day'
 """
 
 

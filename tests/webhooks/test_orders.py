@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import permutations
 
 import pytest
+from django.db import connection
 from django.utils.timezone import now
 
 from contacts.models import Consent
@@ -14,6 +15,7 @@ from suppression.models import Suppression
 from tests.factories import ContactFactory, MessageFactory, TopicFactory
 from webhooks.feedback import Feedback, FeedbackKind, apply_feedback
 from webhooks.matching import MOMENTS
+from webhooks.services import BATCH
 
 pytestmark = pytest.mark.django_db
 
@@ -51,10 +53,13 @@ def end_of(message: Message) -> tuple[object, ...]:
     )
 
 
-@pytest.mark.parametrize("state", ["sent", "unknown", "dispatching"])
-def test_every_order_of_everything_ends_the_same(state: str) -> None:
-    """All 5,040 orders, one message each, told one piece at a time and every piece twice."""
-    orders = list(permutations(EVERYTHING))
+@pytest.mark.parametrize(
+    ("state", "every", "times"), [("sent", 1, 1), ("unknown", 23, 2), ("dispatching", 23, 2)]
+)
+def test_every_order_of_everything_ends_the_same(state: str, every: int, times: int) -> None:
+    """All 5,040 orders, or some of them with every piece told twice; one message each, told one
+    piece at a time."""
+    orders = list(permutations(EVERYTHING))[::every]
     topic = TopicFactory()
     first = MessageFactory(stream="marketing", topic=topic, state=state, sent_at=NOON)
     messages = [first]
@@ -66,13 +71,17 @@ def test_every_order_of_everything_ends_the_same(state: str) -> None:
         message.contact, message.email = contact, contact.email
         message.email_normalized = contact.email_normalized or ""
     Message.objects.bulk_create(messages[1:])
+    with connection.cursor() as cursor:
+        # As autovacuum does within a minute; without, everything is looked for in everything.
+        cursor.execute("ANALYZE delivery_message, contacts_contact")
     for step in range(len(EVERYTHING)):
         told = [
             feedback(message, order[step], again=again)
-            for again in (True, False)
+            for again in (True, False)[-times:]
             for message, order in zip(messages, orders, strict=True)
         ]
-        apply_feedback(told)
+        for start in range(0, len(told), BATCH):
+            apply_feedback(told[start : start + BATCH])
     ends = {end_of(message) for message in messages}
     assert len(ends) == 1
     (end,) = ends
