@@ -195,8 +195,11 @@ class Scripted:
                 return
             self.sessions += 1
             self._peers.append(peer)
-            with contextlib.suppress(OSError, ValueError), peer, peer.makefile("rwb") as stream:
-                self._talk(stream)
+            threading.Thread(target=self._session, args=[peer], daemon=True).start()
+
+    def _session(self, peer: socket.socket) -> None:
+        with contextlib.suppress(OSError, ValueError), peer, peer.makefile("rwb") as stream:
+            self._talk(stream)
 
     def _talk(self, stream: Any) -> None:
         def say(text: str) -> None:

@@ -51,8 +51,8 @@ KINDS = {
     EventType.BOUNCED: {FeedbackKind.BOUNCED},
     EventType.REJECTED: {FeedbackKind.BOUNCED},
     EventType.FAILED: {FeedbackKind.BOUNCED},
-    EventType.SENT: {FeedbackKind.OTHER},
-    EventType.QUEUED: {FeedbackKind.OTHER},
+    EventType.SENT: {FeedbackKind.ACCEPTED},
+    EventType.QUEUED: {FeedbackKind.ACCEPTED, FeedbackKind.OTHER},
     EventType.SUBSCRIBED: {FeedbackKind.OTHER},
 }
 # Anymail does not know them, or knows no difference.

@@ -95,12 +95,19 @@ def test_person_who_had_enough_is_left_alone(provider: str, kind: str, reason: s
 )
 def test_other_news_changes_nothing(provider: str, name: str) -> None:
     message = sent_through(provider)
-    before = Message.objects.filter(pk=message.pk).values().get()
+    before = row_of(message)
     assert call(provider, fixture(provider, name, message)).status_code == 200
     drain_receipts(budget=10)
     assert Receipt.objects.get().outcome[0]["kind"] == FIXTURES[provider][name][0]
-    assert Message.objects.filter(pk=message.pk).values().get() == before
+    assert row_of(message) == before
     assert not Suppression.objects.exists()
+
+
+def row_of(message: Message) -> dict[str, Any]:
+    """All but the provider's own id, which is welcome whenever it comes."""
+    row = Message.objects.filter(pk=message.pk).values().get()
+    del row["esp_id"]
+    return row
 
 
 @pytest.mark.parametrize(
@@ -159,5 +166,9 @@ def queries_for(number: int) -> int:
     return len(queries)
 
 
-def test_queries_of_a_batch_do_not_depend_on_how_many_providers_told_how_much() -> None:
+def test_queries_of_a_batch_do_not_depend_on_how_many_providers_told_how_much(
+    settings: Any,
+) -> None:
+    settings.INTAKE_CACHE_SECONDS = 3_600  # what is remembered is not asked for in between
+    queries_for(1)
     assert queries_for(1) == queries_for(10)

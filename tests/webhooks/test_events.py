@@ -85,7 +85,7 @@ def test_thousand_events_with_a_bad_one_are_999_and_a_dead_letter() -> None:
     drain()
     Receipt.objects.filter(state="pending").update(attempts=4, due_at="2026-01-01T00:00Z")
     drain()
-    assert Counter(Receipt.objects.values_list("state", flat=True)) == {"applied": 999, "dead": 1}
+    assert Counter(Receipt.objects.values_list("state", flat=True)) == {"parked": 999, "dead": 1}
     dead = Receipt.objects.get(state="dead")
     assert bytes(dead.body) == b'"what is this?"'
     assert replay_receipts([dead.pk]) == 1

@@ -203,8 +203,8 @@ def test_w05_bad_event_among_a_thousand_costs_no_other(server: str) -> None:
     assert call(server, "sendgrid", *genuine("sendgrid", *events)).status_code == 200
     while drain_receipts(budget=60):
         pass
-    assert Receipt.objects.filter(state="applied").count() == 999
-    (bad,) = Receipt.objects.exclude(state="applied")
+    assert Receipt.objects.filter(state="parked").count() == 999
+    (bad,) = Receipt.objects.exclude(state="parked")
     assert bytes(bad.body) == b'["no event"]'
     assert "Malformed" in bad.error
 

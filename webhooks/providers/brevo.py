@@ -65,7 +65,9 @@ def parse(body: bytes, received_at: datetime) -> Sequence[Feedback]:
     return [
         Feedback(
             kind=kind,
-            at=_moment(raw, received_at),
+            # Documented in milliseconds and shown in seconds; the one time that does not depend on
+            # the account's zone.
+            at=as_moment(raw.get("ts_epoch"), received_at),
             source=NAME,
             message_uuid=own_uuid(as_json(text_at(raw, "X-Mailin-custom")), raw.get("message-id")),
             esp_id=as_esp_id(raw.get("message-id")),
@@ -74,12 +76,6 @@ def parse(body: bytes, received_at: datetime) -> Sequence[Feedback]:
             detail=as_detail(text_at(raw, "event"), text_at(raw, "reason")),
         )
     ]
-
-
-def _moment(raw: dict[str, Any], received_at: datetime) -> datetime:
-    """When it happened, in seconds; `ts_epoch` is documented in milliseconds and shown in seconds,
-    and of `ts` only the account knows the zone."""
-    return as_moment(raw.get("ts_event"), as_moment(raw.get("ts_epoch"), received_at))
 
 
 def _meaning(raw: dict[str, Any]) -> Meaning:
