@@ -169,8 +169,8 @@ class _Batch:
         others are put off until it is their turn."""
         if not messages:
             return []
-        now = time.monotonic()
         waits = pace.take([self._buckets(message, facts) for message in messages])
+        now = time.monotonic()  # after the answer: what the call took is not saved up
         late = {m.pk: w for m, w in zip(messages, waits, strict=True) if w > pace.WITHIN_SECONDS}
         self._put_off(late)
         return [

@@ -90,6 +90,7 @@ TRAITS: Mapping[str, Traits] = {
             "OptInRequired": _CLOSED,
             "BadRequestException": _REFUSED,
             "MessageRejected": _REFUSED,
+            "MessageRejected.NotVerified": _SENDER,  # so its text says
             "InvalidParameterValue": _REFUSED,
             "ValidationException": _REFUSED,
         },
