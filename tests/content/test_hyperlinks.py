@@ -2,7 +2,6 @@
 where they should, and everything else is what it was."""
 
 import re
-import time
 
 import pytest
 from bleach._vendor import html5lib
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from content.html_state import Forbidden
 from content.html_tags import attributes, tags
 from content.hyperlinks import exchange_links, unescape, without_marks
+from tests.patience import cpu_limit
 
 START_TAG = tokenTypes["StartTag"]
 NEW = "https://t.example/t/c/token"
@@ -199,7 +199,6 @@ def test_forbidden_element_leaves_everything_as_it_was() -> None:
 
 def test_hostile_size_takes_linear_time() -> None:
     html = '<a href="https://a.example/"><b ' * 20_000
-    start = time.perf_counter()
-    exchanged(html)
-    exchanged("<a href=c> \n" * 20_000)
-    assert time.perf_counter() - start < 10
+    with cpu_limit():
+        exchanged(html)
+        exchanged("<a href=c> \n" * 20_000)
