@@ -50,7 +50,8 @@ class LeaseLost(Exception):
 class Settlement:
     """What the engine made of an event. No reason = it started or continued something.
 
-    `outcome` has one entry per listening campaign: `{"campaign", "result"}`.
+    `outcome` has an entry per listening campaign, `{"campaign", "result"}`, and where there are
+    many that did not match, one for the rest of them, `{"more", "result"}`.
     """
 
     event_id: int
