@@ -31,6 +31,7 @@ from webhooks.outgoing import sending, transitions
 from webhooks.outgoing.fanout import queue_deliveries
 from webhooks.outgoing.sending import SLOTS, Flight, drain_deliveries, rooms_for
 from webhooks.outgoing.services import rotate_secret
+from webhooks.outgoing.transitions import ready_endpoints
 from webhooks.outgoing.verdicts import judge
 from webhooks.tasks import drain_outgoing
 
@@ -97,7 +98,7 @@ def test_it_waits_for_its_next_attempt(receiver: Receiver) -> None:
     drain()
     drain()
     assert len(receiver.calls) == 1
-    assert not OutgoingDelivery.objects.due().exists()
+    assert not ready_endpoints()
 
 
 def test_secret_that_is_replaced_still_verifies_for_a_day(receiver: Receiver) -> None:
@@ -257,7 +258,7 @@ def test_inactive_endpoint_hears_nothing(receiver: Receiver) -> None:
     make_delivery(make_endpoint(receiver, is_active=False))
     drain()
     assert (receiver.calls, states()) == ([], ["pending"])
-    assert not OutgoingDelivery.objects.due().exists()
+    assert not ready_endpoints()
 
 
 def test_url_that_leads_inside_is_a_failure_that_says_so(receiver: Receiver, settings: Any) -> None:
