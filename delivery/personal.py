@@ -60,7 +60,7 @@ def _erase(person: Person) -> None:
     theirs = Message.objects.filter(contact=person.contact_id)
     SandboxMail.objects.filter(message__in=theirs).delete()
     in_windows("delivery_sandboxmail", _DELETE_MAILS, {"pattern": person.pattern})
-    Attempt.objects.filter(message__in=theirs).update(detail="", request="")
+    Attempt.objects.filter(message__in=theirs).update(detail="", request="", address_hash=None)
     Bounce.objects.filter(message__in=theirs).update(detail="", email="", email_normalized="")
     theirs.filter(origin_event_id__iregex=person.own_pattern).update(origin_event_id="")
     in_windows("delivery_message", _REDACT_OTHERS, {"pattern": person.pattern}, first=UUID(int=0))

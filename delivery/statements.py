@@ -95,9 +95,9 @@ SETTLE = f"""
     WITH outcome AS (
         SELECT * FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[],
                              %s::float8[], %s::bool[], %s::text[], %s::float8[], %s::text[],
-                             %s::text[], %s::bool[])
+                             %s::text[], %s::bool[], %s::bytea[])
              AS s (id, attempt, state, reason, detail, esp_id, delay, failed, verdict, replayable,
-                   bounce, request, never_begun)
+                   bounce, request, never_begun, address_hash)
     ), locked AS (
         SELECT m.id FROM delivery_message AS m JOIN outcome AS s USING (id)
         WHERE m.attempts = s.attempt AND m.state IN ('dispatching', 'unknown')
@@ -120,8 +120,9 @@ SETTLE = f"""
         WHERE m.id = s.id
         RETURNING m.id, m.email, m.email_normalized
     ), logged AS (
-        INSERT INTO delivery_attempt (message_id, number, provider_id, verdict, detail, request)
-        SELECT s.id, s.attempt, m.provider_id, s.verdict, s.detail, s.request
+        INSERT INTO delivery_attempt
+            (message_id, number, provider_id, verdict, detail, request, address_hash)
+        SELECT s.id, s.attempt, m.provider_id, s.verdict, s.detail, s.request, s.address_hash
         FROM outcome AS s JOIN delivery_message AS m ON m.id = s.id
         WHERE m.provider_id IS NOT NULL AND s.verdict <> ''
         ON CONFLICT DO NOTHING

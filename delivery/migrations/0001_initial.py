@@ -962,6 +962,14 @@ class Migration(migrations.Migration):
                         max_length=300,
                     ),
                 ),
+                (
+                    "address_hash",
+                    models.BinaryField(
+                        help_text="Stands for the address it was handed over to.",
+                        max_length=32,
+                        null=True,
+                    ),
+                ),
                 ("at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
                 (
                     "provider",

@@ -178,6 +178,9 @@ class Attempt(models.Model):
     request = models.CharField(
         max_length=300, blank=True, help_text=_("What was asked of it, where it did not take it.")
     )
+    address_hash = models.BinaryField(
+        max_length=32, null=True, help_text=_("Stands for the address it was handed over to.")
+    )
     at = models.DateTimeField(db_default=Now())
 
     class Meta:

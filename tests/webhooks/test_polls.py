@@ -231,7 +231,7 @@ def test_a_bounce_that_names_its_mail_is_noted_on_it(monkeypatch: pytest.MonkeyP
     with fake_lists("postmark") as server:
         provider = account(server, monkeypatch)
         message = MessageFactory(state=MessageState.SENT, provider=provider, esp_id="esp-7")
-        entries = [Entry("somebody-else@example.com", NOW, "HardBounce", mail="esp-7")]
+        entries = [Entry(message.email, NOW, "HardBounce", mail="esp-7")]
         server.lists = {"bounces": entries}
         reconcile(budget=60)
     message.refresh_from_db()

@@ -131,6 +131,7 @@ def test_ses_tells_of_each_recipient() -> None:
         "bounce.bouncedRecipients": recipients,
         "bounce.bounceType": "Transient",
         "bounce.bounceSubType": "General",
+        "mail.destination": ["ada@example.com", "bob@example.com"],
     }
     body = body_of("ses", fixture("ses", "event_bounce", changes=changes))
     told = ADAPTERS["ses"].parse(body, RECEIVED)

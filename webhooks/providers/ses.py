@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from common.addresses import Address
 from delivery.bounces import BounceClass, classify_reply, not_hard
 from webhooks import sns
 from webhooks.adapters import Adapter, Event
@@ -120,7 +121,7 @@ def _feedback(event: dict[str, Any], recipient: str, received_at: datetime) -> F
             metadata, header(headers, "message-id"), at(event, "mail", "commonHeaders", "messageId")
         ),
         esp_id=as_esp_id(at(event, "mail", "messageId")),
-        address=as_address(recipient),
+        address=_named(event, recipient),
         bounce_class=bounce_class,
         detail=as_detail(
             *(text_at(event, part, name) for name in _DETAILS),
@@ -172,6 +173,18 @@ def _recipient_part(event: dict[str, Any], recipient: str) -> object:
     part, field = _PARTS.get(_kind(event), ("", ""))
     found = (entry for entry in list_at(event, part, field) if _address(entry) == recipient)
     return next(found, None)
+
+
+def _named(event: dict[str, Any], recipient: str) -> Address | None:
+    """The recipient, if the mail was for them. In a bounce it is the server that returns the mail
+    who writes whom it could not reach: behind a forward that is somebody else, and with ill will
+    anybody. Then it is about the one the mail was for, where that was one."""
+    told = as_address(recipient)
+    destination = map(as_address, map(_address, list_at(event, "mail", "destination")))
+    meant = [address for address in destination if address is not None]
+    if told is None or not meant or told.normalized in {one.normalized for one in meant}:
+        return told
+    return meant[0] if len(meant) == 1 else None
 
 
 def _address(entry: object) -> str:
