@@ -64,6 +64,11 @@ class Feedback:
     scope: str = MARKETING
     """How far an unsubscribe reaches."""
     detail: str = ""
+    known_at: datetime | None = None
+    """When it was known at the latest, where that may be a while ago: what the person has asked
+    for since is not undone."""
+    is_repeated: bool = False
+    """It has been acted on before, as far as it could be without its message."""
 
     @property
     def names_a_message(self) -> bool:

@@ -4,6 +4,7 @@ import logging
 import time
 import traceback
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
@@ -48,7 +49,7 @@ _CLAIM = """
               AND attempts {which} 0
               AND (claimed_until IS NULL OR claimed_until < statement_timestamp())
         ORDER BY due_at, id LIMIT %s FOR UPDATE SKIP LOCKED)
-    RETURNING id, provider, body, received_at, attempts
+    RETURNING id, provider, body, received_at, attempts, outcome
 """
 
 _RECORD = """
@@ -142,10 +143,7 @@ def _apply_or_fail(receipts: Sequence[Receipt], owner: str) -> None:
 
 
 def _apply(receipts: Sequence[Receipt], owner: str) -> None:
-    parsed = [
-        SOURCES[receipt.provider].parse(bytes(receipt.body), receipt.received_at)
-        for receipt in receipts
-    ]
+    parsed = [_parse(receipt) for receipt in receipts]
     errands = [_run_errand(receipt) for receipt in receipts]
     with transaction.atomic():
         done = iter(apply_feedback(list(chain.from_iterable(parsed))))
@@ -157,13 +155,21 @@ def _apply(receipts: Sequence[Receipt], owner: str) -> None:
         _record(receipts, outcomes, looks, owner)
 
 
+def _parse(receipt: Receipt) -> list[Feedback]:
+    """What it tells, and since when that is known. One that was looked at before has an outcome,
+    whatever has become of it since."""
+    told = SOURCES[receipt.provider].parse(bytes(receipt.body), receipt.received_at)
+    is_repeated = bool(receipt.outcome)
+    return [replace(item, known_at=receipt.received_at, is_repeated=is_repeated) for item in told]
+
+
 def _next_look(
     receipt: Receipt, feedback: Sequence[Feedback], outcome: Sequence[dict[str, Any]]
 ) -> datetime | None:
     """When to look again for the messages it names; None when they are found, or never will be.
 
     A provider may tell of a mail before its own answer has been recorded. What had to be done
-    about the address is done; doing it again changes nothing.
+    about the address is done, and no later look does it again.
     """
     is_found = any(entry.get("message") for entry in outcome)
     if is_found or not any(item.names_a_message for item in feedback):

@@ -19,13 +19,16 @@ from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
 from common.addresses import address_hash
+from contacts.models import Subscription
+from contacts.services import record_consent
+from contacts.states import ConsentState
 from delivery.models import Bounce, Provider
 from delivery.states import MessageState
 from emailauto.supervisor.programs import _BULK_LANES
 from suppression.models import Suppression
 from tests.delivery.crashing import environment
 from tests.delivery.fakeesp import Answer, drip, endless, gzip_bomb, reset
-from tests.factories import MessageFactory, SenderFactory
+from tests.factories import MessageFactory, SenderFactory, TopicFactory
 from tests.webhooks.accounts import DOMAIN, account
 from tests.webhooks.fakelists import KEY, Entry, FakeLists, fake_lists
 from webhooks.models import Poll
@@ -610,3 +613,24 @@ def test_stronger_reasons_here_stay(sendgrid: FakeLists, monkeypatch: pytest.Mon
     fill(sendgrid, at=NOW)
     reconcile(budget=60)
     assert suppressed()["left@example.com"] == ("marketing", "complaint")
+
+
+@pytest.mark.parametrize("kind", ["sendgrid", "postmark"])
+def test_list_does_not_undo_what_the_person_has_asked_for_since(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the overlap each entry is read for days, and some lists are read whole each time."""
+    message = MessageFactory(state=MessageState.SENT, stream="marketing", topic=TopicFactory())
+    assert message.topic is not None
+    record_consent(message.contact, message.topic, ConsentState.GRANTED, source="page")
+    Subscription.objects.update(at=NOW - timedelta(hours=1))
+    before, after = NOW - timedelta(hours=2), NOW - timedelta(minutes=1)
+    name = {"sendgrid": "unsubscribes", "postmark": "broadcast"}[kind]
+    why = {"sendgrid": "", "postmark": "ManualSuppression"}[kind]
+    with fake_lists(kind) as server:
+        account(server, monkeypatch)
+        for moment, expected in ((before, set()), (after, {LEFT})):
+            server.lists = {name: [Entry(message.email, moment, why)]}
+            reconcile(budget=60)
+            assert set(Suppression.objects.values_list("scope", "reason")) == expected
+            Poll.objects.update(due_at=Now())

@@ -124,6 +124,8 @@ def _effect(effect: str) -> str:
         return f"consent to “{value}” withdrawn"
     if name == "no_address":
         return "no address to suppress"
+    if name == "outdated":
+        return "nothing suppressed: they have asked for mail again since"
     return f"message marked as {effect.removesuffix('_at')}"
 
 

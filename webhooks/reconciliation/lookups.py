@@ -7,7 +7,7 @@ have been taken, because logs are late and forget; it stays with the operator.
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from django.db import connection
@@ -128,7 +128,9 @@ def _search(accounts: Sequence[Account], routes: dict[int, str], deadline: float
             if (message := messages[look_up.pk]).provider_id == account.provider.pk
         ]
         findings += _search_at(account, mine, deadline)
-    apply_feedback([told for finding in findings for told in finding.feedback])
+    apply_feedback(
+        [replace(told, known_at=told.at) for finding in findings for told in finding.feedback]
+    )
     _record(findings)
     return len(look_ups)
 
