@@ -22,6 +22,8 @@ from common.postgres import insist, is_outage
 from webhooks.answers import apply_answers
 from webhooks.feedback import Feedback, apply_feedback
 from webhooks.models import Receipt
+from webhooks.reading import elements
+from webhooks.receipts import is_whole
 from webhooks.sources import SOURCES
 from webhooks.states import DUE_STATES, ReceiptState
 from webhooks.visits import judge_visits
@@ -49,7 +51,7 @@ _CLAIM = """
               AND attempts {which} 0
               AND (claimed_until IS NULL OR claimed_until < statement_timestamp())
         ORDER BY due_at, id LIMIT %s FOR UPDATE SKIP LOCKED)
-    RETURNING id, provider, body, received_at, attempts, outcome
+    RETURNING id, provider, provider_event_id, body, received_at, attempts, outcome
 """
 
 _RECORD = """
@@ -158,7 +160,9 @@ def _apply(receipts: Sequence[Receipt], owner: str) -> None:
 def _parse(receipt: Receipt) -> list[Feedback]:
     """What it tells, and since when that is known. One that was looked at before has an outcome,
     whatever has become of it since."""
-    told = SOURCES[receipt.provider].parse(bytes(receipt.body), receipt.received_at)
+    parse, body = SOURCES[receipt.provider].parse, bytes(receipt.body)
+    parts = elements(body) if is_whole(receipt.provider_event_id) else [body]
+    told = chain.from_iterable(parse(part, receipt.received_at) for part in parts)
     is_repeated = bool(receipt.outcome)
     return [replace(item, known_at=receipt.received_at, is_repeated=is_repeated) for item in told]
 

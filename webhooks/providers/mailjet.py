@@ -17,9 +17,9 @@ from webhooks.reading import (
     as_json,
     as_moment,
     decode,
+    elements,
     hash_id,
     own_uuid,
-    split,
     text_at,
 )
 
@@ -41,9 +41,7 @@ _PERSONS = {
 
 def events(headers: Mapping[str, str], body: bytes) -> list[Event]:
     """One for each element of the array, or the one event, by what it tells."""
-    if not body.lstrip().startswith(b"["):
-        return [Event(_id(decode(body), body), body)]
-    return [Event(_id(as_json(element.decode()), element), element) for element in split(body)]
+    return [Event(_id(as_json(element), element), element) for element in elements(body)]
 
 
 def _id(raw: dict[str, Any], element: bytes) -> str:
