@@ -133,7 +133,7 @@ SETTLE = f"""
         FROM outcome AS s JOIN moved USING (id) WHERE s.bounce <> '' ORDER BY s.id
         ON CONFLICT (message_id, bounce_class) DO UPDATE SET
             last_at = statement_timestamp(), detail = excluded.detail, email = excluded.email,
-            email_normalized = excluded.email_normalized,
+            email_normalized = excluded.email_normalized, retry_at = NULL,
             is_applied = b.is_applied AND excluded.bounce_class NOT IN ('hard', 'owner_changed')
                          AND b.email_normalized = excluded.email_normalized
     )

@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 from campaigns.models import Enrollment
 from common.bell import ring
 from common.steps import run_each
-from delivery.models import Bounce, Message, Visit
+from delivery.models import Message, Visit
 from delivery.recovery import recover
 from delivery.reputation import judge_now_and_then
 from delivery.states import Stream
@@ -20,6 +20,7 @@ from delivery.warmup import look_back
 from events.inbox import bury_killers
 from events.models import Event
 from monitoring.services import REPAIRS, SWEEP, beat
+from webhooks.answers import due_answers
 from webhooks.models import Receipt
 from webhooks.outgoing.transitions import ready_endpoints
 
@@ -45,7 +46,7 @@ def _has_receipts() -> bool:
 
 
 def _has_answers() -> bool:
-    return Bounce.objects.filter(is_applied=False).exists()
+    return due_answers().exists()
 
 
 def _has_visits() -> bool:

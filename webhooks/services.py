@@ -3,7 +3,7 @@
 import logging
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import chain
@@ -19,6 +19,8 @@ from common.bell import ring
 from common.clock import now
 from common.ids import lease_owner
 from common.postgres import insist, is_outage
+from common.steps import run_each
+from webhooks.adapters import MEGABYTE
 from webhooks.answers import apply_answers
 from webhooks.feedback import Feedback, apply_feedback
 from webhooks.models import Receipt
@@ -31,6 +33,9 @@ from webhooks.visits import judge_visits
 logger = logging.getLogger(__name__)
 
 BATCH = 500
+MOST_BYTES = 8 * MEGABYTE
+"""In a batch, or one receipt: mails from the bounce mailbox are large, and one of the worst kind
+takes half a second to read. Together they have to be read well within their lease."""
 MAX_ATTEMPTS = 5
 
 LOOKS = tuple(timedelta(minutes=m) for m in (1, 10, 60, 6 * 60, 24 * 60, 72 * 60))
@@ -42,15 +47,19 @@ _BACKOFF = (10, 60, 300, 1_800)
 # Fresh ones and those tried before have an index each: looking for the few among the many would
 # be a scan of all that waits.
 _CLAIM = """
-    UPDATE webhooks_receipt
-    SET attempts = attempts + 1, lease_owner = %s,
-        claimed_until = statement_timestamp() + %s * interval '1 second'
-    WHERE id IN (
-        SELECT id FROM webhooks_receipt
+    WITH due AS MATERIALIZED (
+        SELECT id, due_at, octet_length(body) AS bytes FROM webhooks_receipt
         WHERE state IN ('pending', 'parked') AND due_at <= statement_timestamp()
               AND attempts {which} 0
               AND (claimed_until IS NULL OR claimed_until < statement_timestamp())
-        ORDER BY due_at, id LIMIT %s FOR UPDATE SKIP LOCKED)
+        ORDER BY due_at, id LIMIT %s FOR UPDATE SKIP LOCKED
+    ), few AS (
+        SELECT id, sum(bytes) OVER (ORDER BY due_at, id) - bytes AS bytes_before FROM due
+    )
+    UPDATE webhooks_receipt
+    SET attempts = attempts + 1, lease_owner = %s,
+        claimed_until = statement_timestamp() + %s * interval '1 second'
+    WHERE id IN (SELECT id FROM few WHERE bytes_before < %s)
     RETURNING id, provider, provider_event_id, body, received_at, attempts, outcome
 """
 
@@ -83,23 +92,44 @@ _BURY = """
 
 def drain(*, budget: float) -> bool:
     """Apply what came back, in the hand-over, by our own links or later, for up to `budget`
-    seconds; True if there may be more."""
-    has_more_receipts = drain_receipts(budget=budget)
-    has_more_visits = judge_visits()
-    return apply_answers() or has_more_receipts or has_more_visits
+    seconds, each at least once; True if there may be more.
+
+    They take turns, so that a flood of one leaves none of the others lying. One that fails keeps
+    none of them from being done; raises `ExceptionGroup` in the end.
+    """
+    deadline = time.monotonic() + budget
+    parts: list[Callable[[], bool]] = [_bury_killers, apply_answers, judge_visits, _drain_once]
+    errors: list[Exception] = []
+    while parts:
+        more = []
+        for part in parts:
+            found, failed = run_each(part)
+            errors += failed
+            more += [part] if any(found) else []
+        parts = more
+        if time.monotonic() >= deadline:
+            break
+    if errors:
+        raise ExceptionGroup("not everything that came back could be applied", errors)
+    return bool(parts)
 
 
 def drain_receipts(*, budget: float) -> bool:
-    """Apply what is due for up to `budget` seconds; True if there may be more."""
+    """Apply the receipts that are due for up to `budget` seconds; True if there may be more."""
     deadline = time.monotonic() + budget
     _bury_killers()
     while time.monotonic() < deadline:
-        fresh = _work(limit=BATCH, tried=False)
-        # One at a time: a receipt that kills its worker must not take neighbours along.
-        tried = _work(limit=1, tried=True)
-        if not fresh and not tried:
+        if not _drain_once():
             return False
     return True
+
+
+def _drain_once() -> bool:
+    """A batch of fresh receipts, and one that was tried before; True if there may be more."""
+    fresh = _work(limit=BATCH, tried=False)
+    # One at a time: a receipt that kills its worker must not take neighbours along.
+    tried = _work(limit=1, tried=True)
+    return bool(fresh or tried)
 
 
 def replay_receipts(ids: Iterable[int]) -> int:
@@ -120,7 +150,8 @@ def replay_receipts(ids: Iterable[int]) -> int:
 def _work(*, limit: int, tried: bool) -> int:
     owner = lease_owner()
     claim = _CLAIM.format(which=">" if tried else "=")
-    receipts = list(Receipt.objects.raw(claim, [owner, settings.LEASE_SECONDS, limit]))
+    parameters = [limit, owner, settings.LEASE_SECONDS, MOST_BYTES]
+    receipts = list(Receipt.objects.raw(claim, parameters))
     if receipts:
         try:
             _apply_or_fail(sorted(receipts, key=lambda receipt: receipt.pk), owner)
@@ -229,10 +260,12 @@ def _release(receipts: Sequence[Receipt], owner: str) -> None:
     )
 
 
-def _bury_killers() -> None:
-    """Receipts whose every attempt ended with the worker's death never get to `_fail`."""
+def _bury_killers() -> bool:
+    """Receipts whose every attempt ended with the worker's death never get to `_fail`. Done in one
+    go: there is never more."""
     with connection.cursor() as cursor:
         cursor.execute(_BURY, ["The worker died in every attempt.", MAX_ATTEMPTS])
         buried = cursor.rowcount
     if buried:
         logger.warning("receipts buried", extra={"receipts": buried})
+    return False

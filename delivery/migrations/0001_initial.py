@@ -916,6 +916,14 @@ class Migration(migrations.Migration):
                 ),
                 ("is_applied", models.BooleanField(default=False)),
                 (
+                    "retry_at",
+                    models.DateTimeField(
+                        blank=True,
+                        help_text="It could not be acted on; then it is tried again.",
+                        null=True,
+                    ),
+                ),
+                (
                     "message",
                     models.ForeignKey(
                         on_delete=django.db.models.deletion.CASCADE,
