@@ -122,6 +122,7 @@ class Migration(migrations.Migration):
                         fields=["due_at", "id"],
                         name="receipt_tried",
                     ),
+                    models.Index(fields=["state", "-id"], name="receipt_by_state"),
                 ],
                 "constraints": [
                     models.UniqueConstraint(

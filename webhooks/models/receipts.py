@@ -65,6 +65,7 @@ class Receipt(models.Model):
                 name="receipt_tried",
                 condition=Q(state__in=["pending", "parked"], attempts__gt=0),
             ),
+            models.Index(fields=["state", "-id"], name="receipt_by_state"),
         ]
 
     def __str__(self) -> str:
