@@ -9,7 +9,8 @@ from delivery.models import Attempt, Bounce, LookUp, Message, SandboxMail, Visit
 _MESSAGE = (
     *("created_at", "email", "stream", "topic__key", "template_version__template__key"),
     *("origin_campaign", "origin_event_id", "state", "reason", "sent_at", "delivered_at"),
-    *("opened_at", "clicked_at", "bounced_at", "complained_at", "unsubscribed_at", "context"),
+    *("opened_at", "clicked_at", "rejected_at", "bounced_at", "complained_at"),
+    *("unsubscribed_at", "context"),
 )
 
 _DELETE_MAILS = """

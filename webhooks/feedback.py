@@ -100,6 +100,8 @@ def _outcome(match: Match, marked: Marked, grants: Grants) -> dict[str, Any]:
     effects = [match.moment] if match.moment and message is not None else []
     if message is not None and message.pk in marked.accepted:
         effects.append("sent")
+    if message is not None and message.pk in marked.rejected:
+        effects.append("failed")
     if grants.outdate_suppression(match):
         effects.append("outdated")
     elif match.suppression is not None:

@@ -25,6 +25,8 @@ class FeedbackKind(StrEnum):
     """Not delivered yet; the provider goes on trying."""
     REFUSED = "refused"
     """Turned away in the hand-over itself: no provider has it."""
+    REJECTED = "rejected"
+    """The provider took it, looked at it and did not send it."""
     BOUNCED = "bounced"
     COMPLAINED = "complained"
     UNSUBSCRIBED = "unsubscribed"

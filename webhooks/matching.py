@@ -17,6 +17,7 @@ MOMENTS = {
     FeedbackKind.DELIVERED: "delivered_at",
     FeedbackKind.OPENED: "opened_at",
     FeedbackKind.CLICKED: "clicked_at",
+    FeedbackKind.REJECTED: "rejected_at",
     FeedbackKind.BOUNCED: "bounced_at",
     FeedbackKind.COMPLAINED: "complained_at",
     FeedbackKind.UNSUBSCRIBED: "unsubscribed_at",

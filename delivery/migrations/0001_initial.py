@@ -288,6 +288,14 @@ class Migration(migrations.Migration):
                 ("delivered_at", models.DateTimeField(blank=True, null=True)),
                 ("opened_at", models.DateTimeField(blank=True, null=True)),
                 ("clicked_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "rejected_at",
+                    models.DateTimeField(
+                        blank=True,
+                        help_text="The provider took it, looked at it and did not send it.",
+                        null=True,
+                    ),
+                ),
                 ("bounced_at", models.DateTimeField(blank=True, null=True)),
                 ("complained_at", models.DateTimeField(blank=True, null=True)),
                 ("unsubscribed_at", models.DateTimeField(blank=True, null=True)),

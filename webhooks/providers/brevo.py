@@ -11,7 +11,7 @@ from typing import Any
 from delivery.bounces import BounceClass, classify_reply, not_hard
 from webhooks.adapters import MEGABYTE, Adapter, Event, never_mind
 from webhooks.authenticity import has_basic_auth
-from webhooks.classification import BREVO_BLOCKS, Meaning, as_bounce
+from webhooks.classification import BREVO_BLOCKS, REJECTED, Meaning, as_bounce
 from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
@@ -44,7 +44,6 @@ _KINDS = {
 _BOUNCES = {
     "hard_bounce": BounceClass.HARD,
     "invalid_email": BounceClass.HARD,
-    "error": BounceClass.CONTENT,
     "spam": BounceClass.COMPLAINT,
     "complaint": BounceClass.COMPLAINT,
     "unsubscribe": BounceClass.UNSUBSCRIBE,
@@ -87,6 +86,8 @@ def _meaning(raw: dict[str, Any]) -> Meaning:
     event, reason = text_at(raw, "event"), text_at(raw, "reason")
     if event in _BOUNCES:
         return as_bounce(_BOUNCES[event])
+    if event == "error":
+        return REJECTED
     if event == "soft_bounce":
         return as_bounce(not_hard(classify_reply(reason)))
     if event == "blocked":

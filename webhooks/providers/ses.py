@@ -14,7 +14,14 @@ from common.addresses import Address
 from delivery.bounces import BounceClass, classify_reply, not_hard
 from webhooks import sns
 from webhooks.adapters import Adapter, Event
-from webhooks.classification import SES, Meaning, as_bounce, classify, unless_the_code_says
+from webhooks.classification import (
+    REJECTED,
+    SES,
+    Meaning,
+    as_bounce,
+    classify,
+    unless_the_code_says,
+)
 from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
@@ -140,7 +147,7 @@ def _meaning(event: dict[str, Any], part: str, recipient: str) -> Meaning:
             return FeedbackKind.OTHER, _NO_COMPLAINTS[told]
         return as_bounce(BounceClass.COMPLAINT)
     if kind in ("Reject", "Rendering Failure"):
-        return as_bounce(BounceClass.CONTENT)
+        return REJECTED
     if kind == "Subscription":
         # Whoever subscribes again through SES's page has proven nothing to us.
         ends = at(about, "newTopicPreferences", "unsubscribeAll") is True
