@@ -14,6 +14,7 @@ from common.clock import now
 from events.exchange import Reply
 from events.http import log_failure
 from webhooks.adapters import Adapter, CannotVerify, Event, NotAuthentic
+from webhooks.authenticity import is_own_path
 from webhooks.providers import ADAPTERS
 from webhooks.reading import Malformed
 from webhooks.receipts import NewReceipt, keep_receipts, whole_id
@@ -42,12 +43,15 @@ class Call:
     received_at: datetime
 
 
-def admit(provider: str, headers: Mapping[str, str]) -> Adapter:
+def admit(provider: str, headers: Mapping[str, str], token: str = "") -> Adapter:
     """How the provider's calls are read; raises `NotAuthentic` when the body is not worth reading.
+    `token` is what stands behind the provider in the path, or nothing.
 
     To be asked before it is: a stranger must not hold anything by sending slowly.
     """
     adapter = ADAPTERS[provider]
+    if token and not is_own_path(provider, token):
+        raise NotAuthentic("Its path is not the one of this provider.")
     if not adapter.admits(headers):
         raise NotAuthentic("It brings no proof, or its provider is not set up here.")
     return adapter
@@ -75,10 +79,15 @@ def read(call: Call) -> list[NewReceipt]:
     return [NewReceipt(call.provider, event.id, event.body, content_type) for event in events]
 
 
-def answer(provider: str, headers: Mapping[str, str], read_body: Callable[[int], bytes]) -> Reply:
+def answer(
+    provider: str,
+    headers: Mapping[str, str],
+    read_body: Callable[[int], bytes],
+    token: str = "",
+) -> Reply:
     """The whole way, on the caller's thread. `read_body` takes the most bytes there may be."""
     try:
-        adapter = admit(provider, headers)
+        adapter = admit(provider, headers, token)
         call = Call(provider, headers, read_body(adapter.max_body), now())
         keep_receipts(read(call))
     except Exception as error:  # noqa: BLE001 - whatever it is, the provider has to call again

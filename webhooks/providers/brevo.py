@@ -10,7 +10,7 @@ from typing import Any
 
 from delivery.bounces import BounceClass, classify_reply, not_hard
 from webhooks.adapters import MEGABYTE, Adapter, Event, never_mind
-from webhooks.authenticity import has_basic_auth
+from webhooks.authenticity import basic_auth_of
 from webhooks.classification import BREVO_BLOCKS, REJECTED, Meaning, as_bounce
 from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
@@ -97,7 +97,7 @@ def _meaning(raw: dict[str, Any]) -> Meaning:
 
 
 ADAPTER = Adapter(
-    admits=has_basic_auth,
+    admits=basic_auth_of(NAME),
     verify=never_mind,
     events=events,
     parse=parse,

@@ -58,7 +58,7 @@ _PERSONS = {
 
 def admits(headers: Mapping[str, str]) -> bool:
     """Whether there is a key, and the call carries our credentials."""
-    return bool(settings.MAILGUN_WEBHOOK_SIGNING_KEY) and has_basic_auth(headers)
+    return bool(settings.MAILGUN_WEBHOOK_SIGNING_KEY) and has_basic_auth(NAME, headers)
 
 
 def verify(headers: Mapping[str, str], body: bytes, now: datetime) -> None:

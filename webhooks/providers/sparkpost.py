@@ -8,7 +8,7 @@ from typing import Any
 
 from delivery.bounces import BounceClass, classify_reply
 from webhooks.adapters import MEGABYTE, Adapter, Event, never_mind
-from webhooks.authenticity import has_basic_auth
+from webhooks.authenticity import basic_auth_of
 from webhooks.classification import REJECTED, SPARKPOST, Meaning, as_bounce, known
 from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
@@ -100,7 +100,7 @@ def _meaning(raw: Any) -> Meaning:
 
 
 ADAPTER = Adapter(
-    admits=has_basic_auth,
+    admits=basic_auth_of(NAME),
     verify=never_mind,
     events=events,
     parse=parse,
