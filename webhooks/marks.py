@@ -73,7 +73,8 @@ _SETTLE = f"""
         lease_owner = '', lease_until = NULL
     FROM proven AS p
     WHERE m.id = p.id AND m.state <> 'dispatching'
-          AND m.state <> CASE WHEN is_rejected THEN 'failed' ELSE 'sent' END
+          AND (m.state <> CASE WHEN is_rejected THEN 'failed' ELSE 'sent' END
+               OR (m.sent_at IS NULL) <> is_rejected)
     RETURNING m.id, m.state
 """  # noqa: S608 - a constant of `delivery.statements`
 
