@@ -26,7 +26,7 @@ from delivery.departures import (
     within_limits,
 )
 from delivery.gate import Facts, load_facts, refreshed
-from delivery.handover import Departed, Handed, hand_over
+from delivery.handover import hand_over
 from delivery.journal import Journal, close_journal, open_journal
 from delivery.link_store import store_links
 from delivery.mailboxes import mailbox_provider
@@ -38,6 +38,7 @@ from delivery.routing import forget_routes
 from delivery.states import MessageState, Stream
 from delivery.switches import active_switches
 from delivery.transitions import Departure, Refused
+from delivery.turns import Departed, Handed
 from delivery.verdicts import Blame
 from suppression.services import lock_addresses
 
