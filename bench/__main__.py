@@ -17,6 +17,7 @@ import msgspec
 from bench.comparison import Comparison
 from bench.intake import growth, intake_bulk, intake_single
 from bench.latency import latency
+from bench.pipeline import pipeline
 from bench.processes import CHECKOUT, BenchError
 from bench.receipts import receipts
 from bench.report import say, summary, table, write
@@ -29,6 +30,7 @@ BENCHES: dict[str, Callable[[Scale, Path], list[Comparison]]] = {
     "growth": growth,
     "latency": latency,
     "receipts": receipts,
+    "pipeline": pipeline,
 }
 
 
