@@ -36,8 +36,10 @@ logger = logging.getLogger(__name__)
 # A batch that is slow to hand over gives the rest back rather than outliving its lease or a
 # polite shutdown.
 MAX_SECONDS = 5.0
-# Faster than this one connection is enough, and threads would only get in each other's way.
-_ALONE_SECONDS = 0.05
+# One connection is enough for what is done that soon, and threads would only get in each other's
+# way. So much is tried before it is judged.
+_ALONE_SECONDS = 0.25
+_TRIAL_SECONDS = 0.05
 _UNROUTED_SECONDS = 60.0
 _LONGEST_DETAIL = 300
 
@@ -86,7 +88,11 @@ class _Run:
         may_have_company = journal is not None and self._route.concurrency > 1
 
         def is_slow() -> bool:
-            return may_have_company and time.monotonic() - started > _ALONE_SECONDS
+            taken = time.monotonic() - started
+            if not may_have_company or taken < _TRIAL_SECONDS:
+                return False
+            done = max(1, len(self._turns.handed))
+            return taken / done * len(self._turns) > _ALONE_SECONDS
 
         self._work(journal, until=is_slow, look=self._turns.look)
         count = min(self._route.concurrency, len(self._turns))
