@@ -55,7 +55,7 @@ def pipeline(scale: Scale, logs: Path) -> list[Comparison]:
         samples: dict[str, list[Sample]] = {_OURS: [], _THEIRS: []}
         for number in range(scale.rounds):
             say(f"{count:,} mails: round {number + 1} of {scale.rounds}")
-            sides = [ours, theirs]
+            sides: list[_Ours | _PostOffice] = [ours, theirs]
             for side in reversed(sides) if number % 2 else sides:
                 samples[side.name].append({_RATE: count / side.seconds(f"r{number}", count)})
     ours_, theirs_ = (Series(name, taken) for name, taken in samples.items())
@@ -114,7 +114,7 @@ class _PostOffice:
         output = run("-m", "bench.baselines.postoffice.send", env=self.env)
         _insist_on_each(self.accepted, f"{prefix}-theirs", count)
         with psycopg.connect(self.database.url) as connection:
-            query = "SELECT count(*) FROM post_office_email WHERE status = 0"
+            query = f"SELECT count(*) FROM post_office_email WHERE status = {_SENT}"
             if connection.execute(query).fetchone() != (count,):
                 raise BenchError("django-post-office left mails")
         return float(output)
