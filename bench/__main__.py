@@ -22,6 +22,7 @@ from bench.processes import CHECKOUT, BenchError
 from bench.receipts import receipts
 from bench.report import say, summary, table, write
 from bench.scale import Scale
+from bench.smtp_delay import smtp_delay
 from emailauto.processes import tail
 
 BENCHES: dict[str, Callable[[Scale, Path], list[Comparison]]] = {
@@ -31,6 +32,7 @@ BENCHES: dict[str, Callable[[Scale, Path], list[Comparison]]] = {
     "latency": latency,
     "receipts": receipts,
     "pipeline": pipeline,
+    "smtp-delay": smtp_delay,
 }
 
 

@@ -114,8 +114,8 @@ class _PostOffice:
         output = run("-m", "bench.baselines.postoffice.send", env=self.env)
         _insist_on_each(self.accepted, f"{prefix}-theirs", count)
         with psycopg.connect(self.database.url) as connection:
-            query = f"SELECT count(*) FROM post_office_email WHERE status = {_SENT}"
-            if connection.execute(query).fetchone() != (count,):
+            query = "SELECT count(*) FROM post_office_email WHERE status = %s"
+            if connection.execute(query, [_SENT]).fetchone() != (count,):
                 raise BenchError("django-post-office left mails")
         return float(output)
 

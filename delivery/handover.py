@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 MAX_SECONDS = 5.0
 # One connection is enough for what is done that soon, and threads would only get in each other's
 # way. So much is tried before it is judged.
-_ALONE_SECONDS = 0.25
-_TRIAL_SECONDS = 0.05
+_ALONE_SECONDS = 0.05
+_TRIAL_SECONDS = 0.02
 _UNROUTED_SECONDS = 60.0
 _LONGEST_DETAIL = 300
 

@@ -18,6 +18,8 @@ pytestmark = pytest.mark.xdist_group("bench")
         ("intake-single", "0.005", "events/s", {50}),
         ("intake-bulk", "0.005", "events/s", {100}),
         ("growth", "0.005", "events/s", {300}),
+        ("pipeline", "0.02", "mails/s", {200}),
+        ("smtp-delay", "0.1", "mails/s", {20}),
         ("latency", "0.02", "p99 ms", {60, 180}),  # of the rate that comes off worse
     ],
 )
