@@ -17,6 +17,7 @@ import msgspec
 from bench.comparison import Comparison
 from bench.intake import growth, intake_bulk, intake_single
 from bench.latency import latency
+from bench.matching import matching
 from bench.processes import CHECKOUT, BenchError
 from bench.receipts import receipts
 from bench.report import say, summary, table, write
@@ -28,6 +29,7 @@ BENCHES: dict[str, Callable[[Scale, Path], list[Comparison]]] = {
     "intake-bulk": intake_bulk,
     "growth": growth,
     "latency": latency,
+    "matching": matching,
     "receipts": receipts,
 }
 

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.xdist_group("bench")
         ("intake-single", "0.005", "events/s", {50}),
         ("intake-bulk", "0.005", "events/s", {100}),
         ("growth", "0.005", "events/s", {300}),
+        ("matching", "0.05", "events/s", {500}),
         ("latency", "0.02", "p99 ms", {60, 180}),  # of the rate that comes off worse
     ],
 )
