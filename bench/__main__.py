@@ -18,11 +18,13 @@ from bench.comparison import Comparison
 from bench.intake import growth, intake_bulk, intake_single
 from bench.latency import latency
 from bench.matching import matching
+from bench.pipeline import pipeline
 from bench.processes import CHECKOUT, BenchError
 from bench.receipts import receipts
 from bench.render import render
 from bench.report import say, summary, table, write
 from bench.scale import Scale
+from bench.smtp_delay import smtp_delay
 from emailauto.processes import tail
 
 BENCHES: dict[str, Callable[[Scale, Path], list[Comparison]]] = {
@@ -33,6 +35,8 @@ BENCHES: dict[str, Callable[[Scale, Path], list[Comparison]]] = {
     "matching": matching,
     "receipts": receipts,
     "render": render,
+    "pipeline": pipeline,
+    "smtp-delay": smtp_delay,
 }
 
 

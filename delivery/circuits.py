@@ -20,8 +20,8 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from common.postgres import database_time
-from delivery.handover import Handed
 from delivery.models import Circuit, Provider
+from delivery.turns import Handed
 from delivery.verdicts import Blame, Outcome, Verdict
 
 FAILURES = 5

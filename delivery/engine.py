@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import Error, transaction
 
 from common.addresses import address_hash
-from common.bell import ring_later
+from common.bell import ring, ring_later
 from common.buckets import Bucket
 from common.ids import lease_owner, uuid7
 from common.postgres import insist, is_outage
@@ -26,7 +26,7 @@ from delivery.departures import (
     within_limits,
 )
 from delivery.gate import Facts, load_facts, refreshed
-from delivery.handover import Departed, Handed, hand_over
+from delivery.handover import hand_over
 from delivery.journal import Journal, close_journal, open_journal
 from delivery.link_store import store_links
 from delivery.mailboxes import mailbox_provider
@@ -38,6 +38,7 @@ from delivery.routing import forget_routes
 from delivery.states import MessageState, Stream
 from delivery.switches import active_switches
 from delivery.transitions import Departure, Refused
+from delivery.turns import Departed, Handed
 from delivery.verdicts import Blame
 from suppression.services import lock_addresses
 
@@ -50,21 +51,30 @@ _ROUTE_PAUSE = 5.0
 BATCH = {Stream.TRANSACTIONAL: 25, Stream.MARKETING: 50}
 """Messages taken at once. Whoever waits for a receipt waits for the rest of its batch too, so
 other workers are left something to take; a broadcast is in no hurry."""
+# Where many wait, all wait less when more are taken at once, as long as that is done soon.
+_LARGEST_BATCH = 200
+_SOON_SECONDS = 0.5
 
 
 def drain(stream: str, *, budget: float) -> bool:
     """Deliver what is due on a stream for up to `budget` seconds; True if there may be more.
 
-    What comes in after a batch that was not full has rung again.
+    What comes in after a batch that was not full has rung again. While there is more, other
+    workers are rung for.
     """
     deadline = time.monotonic() + budget
-    limit = BATCH[Stream(stream)]
+    limit = smallest = BATCH[Stream(stream)]
     more = more_crashed = True
     while (more or more_crashed) and time.monotonic() < deadline:
         if more_crashed:
             # One at a time: a message that kills its worker must not take neighbours along.
             more_crashed = deliver_batch(stream, limit=1, crashed=True)
+        started = time.monotonic()
         more = deliver_batch(stream, limit=limit)
+        if more:
+            ring(stream)
+        is_soon_done = time.monotonic() - started < _SOON_SECONDS
+        limit = min(2 * limit, _LARGEST_BATCH) if more and is_soon_done else smallest
     return more or more_crashed
 
 

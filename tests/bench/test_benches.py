@@ -20,6 +20,8 @@ pytestmark = pytest.mark.xdist_group("bench")
         ("growth", "0.005", "events/s", {300}),
         ("matching", "0.05", "events/s", {500}),
         ("render", "0.005", "mails/s", {20}),
+        ("pipeline", "0.02", "mails/s", {200}),
+        ("smtp-delay", "0.1", "mails/s", {20}),
         ("latency", "0.02", "p99 ms", {60, 180}),  # of the rate that comes off worse
     ],
 )

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from celery import Celery
+from django.utils.module_loading import import_string
 from kombu import Connection
 
 POINTS = {
@@ -30,6 +31,15 @@ POINTS = {
     "not recorded": ("delivery.engine", "record", "before"),
     "recorded": ("delivery.engine", "record", "after"),
 }
+# Of a dialogue over SMTP; each comes once per mail.
+SMTP_POINTS = {
+    "to be announced": ("delivery.backends.smtp.SMTPBackend", "announce", "before"),
+    "announced": ("delivery.backends.smtp.SMTPBackend", "announce", "after"),
+    "to be begun": ("delivery.journal.Journal", "begin", "before"),
+    "right granted": ("delivery.journal.Journal", "begin", "after"),
+    "to be written": ("delivery.backends.smtp.SMTPBackend", "deliver", "before"),
+    "delivered": ("delivery.backends.smtp.SMTPBackend", "deliver", "after"),
+}
 SWEEP_POINTS = {
     "sweep begun": ("emailauto.sweep", "recover", "before"),
     "claims recovered": ("delivery.transitions", "recover_claimed", "after"),
@@ -40,10 +50,12 @@ SWEEP_POINTS = {
 }
 
 
-def start(point: str, number: int = signal.SIGKILL) -> "subprocess.Popen[bytes]":
+def start(point: str, number: int = signal.SIGKILL, *, time: int = 1) -> "subprocess.Popen[bytes]":
     """Start one on the database and the Redis of the test, which has to be a transactional one.
-    Without a point it works as usual."""
-    command = [sys.executable, "-m", "tests.delivery.crashing", point, str(int(number))]
+    The signal comes when it is at the point for the `time`th time; without a point it works as
+    usual."""
+    arguments = [point, str(int(number)), str(time)]
+    command = [sys.executable, "-m", "tests.delivery.crashing", *arguments]
     return subprocess.Popen(command, env=environment(broker="memory://"))
 
 
@@ -94,13 +106,18 @@ def environment(*, broker: str) -> dict[str, str]:
     }
 
 
-def _trap(point: str, number: int) -> None:
-    module_name, name, when = (POINTS | SWEEP_POINTS)[point]
-    module = import_module(module_name)
-    as_usual: Callable[..., Any] = getattr(module, name)
+def _trap(point: str, number: int, time: int) -> None:
+    owner_name, name, when = (POINTS | SMTP_POINTS | SWEEP_POINTS)[point]
+    owner = _owner(owner_name)
+    as_usual: Callable[..., Any] = getattr(owner, name)
+    calls = 0
 
     def trapped(*args: Any, **kwargs: Any) -> Any:
-        setattr(module, name, as_usual)
+        nonlocal calls
+        calls += 1
+        if calls < time:
+            return as_usual(*args, **kwargs)
+        setattr(owner, name, as_usual)
         if when == "before":
             os.kill(os.getpid(), number)
         result = as_usual(*args, **kwargs)
@@ -108,7 +125,15 @@ def _trap(point: str, number: int) -> None:
             os.kill(os.getpid(), number)
         return result
 
-    setattr(module, name, trapped)
+    setattr(owner, name, trapped)
+
+
+def _owner(name: str) -> Any:
+    """A module, or a class by its dotted path."""
+    try:
+        return import_module(name)
+    except ModuleNotFoundError:
+        return import_string(name)
 
 
 if __name__ == "__main__":
@@ -120,7 +145,7 @@ if __name__ == "__main__":
     from emailauto.sweep import sweep
 
     if sys.argv[1]:
-        _trap(sys.argv[1], int(sys.argv[2]))
+        _trap(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
     with suppress(KeyboardInterrupt):
         if sys.argv[1] in SWEEP_POINTS:
             sweep()

@@ -648,7 +648,7 @@ def test_outcomes_are_recorded_although_the_switches_cannot_be_read(
 
     monkeypatch.setattr("delivery.engine.active_switches", failing)
     # Inside the test's transaction a closed connection would be the end of it.
-    monkeypatch.setattr("delivery.handover.connection.close", lambda: None)
+    monkeypatch.setattr("delivery.turns.connection.close", lambda: None)
     deliver_batch("transactional", limit=25)
     assert looks == 1
     assert set(states()) == {"sent", "queued"}
