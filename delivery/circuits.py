@@ -20,7 +20,7 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from common.postgres import database_time
-from delivery.handover import Handed
+from delivery.calls import Handed
 from delivery.models import Circuit, Provider
 from delivery.verdicts import Blame, Outcome, Verdict
 

@@ -17,6 +17,7 @@ from common.postgres import insist, is_outage
 from contacts.models import Topic
 from content.services import published_versions
 from delivery import circuits, pace, senderpauses, transitions
+from delivery.calls import Departed, Handed
 from delivery.departures import (
     Leaving,
     Ready,
@@ -26,7 +27,7 @@ from delivery.departures import (
     within_limits,
 )
 from delivery.gate import Facts, load_facts, refreshed
-from delivery.handover import Departed, Handed, hand_over
+from delivery.handover import hand_over
 from delivery.journal import Journal, close_journal, open_journal
 from delivery.link_store import store_links
 from delivery.mailboxes import mailbox_provider

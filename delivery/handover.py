@@ -17,20 +17,17 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 
 from django.conf import settings
-from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 from django.db import Error, connection
 
+from delivery.calls import Departed, Handed, call
 from delivery.connections import pool
 from delivery.journal import Journal, JournalLost
 from delivery.models import Provider
-from delivery.outbound import Outbound, OutboundEmail
-from delivery.quotas import Reserved
 from delivery.routes import Route, RouteError
-from delivery.verdicts import Blame, Outcome, Verdict, of_connection, verdict_of
+from delivery.verdicts import Blame, Outcome, Verdict, of_connection
 
 logger = logging.getLogger(__name__)
 
@@ -42,28 +39,6 @@ _ALONE_SECONDS = 0.05
 # A kill switch has to bite within a second.
 _LOOK_SECONDS = 0.4
 _UNROUTED_SECONDS = 60.0
-_LONGEST_DETAIL = 300
-
-
-@dataclass(frozen=True, slots=True)
-class Departed:
-    """A message whose hand-over is committed: the number of this attempt, the moment
-    (`time.monotonic`) from which its provider's pace allows it, and what it counts against."""
-
-    outbound: Outbound
-    attempt: int
-    not_before: float
-    reserved: Sequence[Reserved] = ()
-    is_probe: bool = False
-    """It tries whether its provider is back."""
-
-
-@dataclass(frozen=True, slots=True)
-class Handed:
-    """What came of a departed message."""
-
-    departed: Departed
-    verdict: Verdict
 
 
 Stops = Callable[[], Callable[[Departed], bool]]
@@ -227,7 +202,7 @@ class _Run:
             begun = _begin(chunk, journal)
         except JournalLost:
             return False
-        handed = _call(door, begun, self._route, journal)
+        handed = call(door, begun, self._route, journal)
         self.handed.extend(handed)
         self._barred.update(
             h.departed.outbound.sender.domain for h in handed if h.verdict.blame == Blame.SENDER
@@ -258,54 +233,3 @@ def _begin(chunk: Sequence[Departed], journal: Journal | None) -> list[Departed]
         return list(chunk)
     rights = journal.begin([item.outbound.message.pk for item in chunk])
     return [item for item, right in zip(chunk, rights, strict=True) if right]
-
-
-def _call(
-    door: BaseEmailBackend,
-    begun: Sequence[Departed],
-    route: Route,
-    journal: Journal | None,
-) -> list[Handed]:
-    if not begun:
-        return []
-    emails: list[EmailMessage] = []
-    for item in begun:
-        item.outbound.email.attempt = item.attempt
-        emails.append(item.outbound.email)
-    try:
-        door.send_messages(emails)
-    except Exception as error:  # noqa: BLE001 - every fault has a verdict, the unforeseen is UNKNOWN
-        posted = getattr(door, "has_posted", True)
-        verdict = verdict_of(error, route.traits, posted=posted)
-        handed = [Handed(item, _shown(verdict, route)) for item in begun]
-    else:
-        handed = [Handed(item, _shown(_accepted(item.outbound.email), route)) for item in begun]
-    if journal is not None:
-        journal.done((h.departed.outbound.message.pk, h.verdict) for h in handed)
-    return handed
-
-
-def _shown(verdict: Verdict, route: Route) -> Verdict:
-    # Cut after our secrets are out: half of one would not be recognised.
-    return replace(verdict, detail=route.redacted(verdict.detail)[:_LONGEST_DETAIL])
-
-
-def _accepted(email: OutboundEmail) -> Verdict:
-    if email.verdict is not None:
-        return email.verdict
-    status = getattr(email, "anymail_status", None)
-    if status is None or status.status is None:
-        return Verdict(Outcome.ACCEPTED)
-    if status.status <= {"rejected", "invalid", "failed"}:
-        return Verdict(
-            Outcome.PERMANENT,
-            f"the provider answered: {', '.join(status.status)}",
-            own_fault="failed" not in status.status,
-        )
-    return Verdict(Outcome.ACCEPTED, esp_id=_cleaned(status.message_id))
-
-
-def _cleaned(esp_id: object) -> str:
-    """The provider's name for a mail, as far as it can be stored."""
-    text = esp_id if isinstance(esp_id, str) else ""
-    return "".join(character for character in text if character.isprintable())[:200]

@@ -12,7 +12,7 @@ from common.bell import ring
 from common.postgres import insist
 from delivery import transitions
 from delivery.bounces import RETURNED
-from delivery.handover import Handed
+from delivery.calls import Handed
 from delivery.journal import Journal
 from delivery.models import Message
 from delivery.providers import TRAITS

@@ -12,7 +12,7 @@ from django.db import connection
 from django.db.models import F
 from django.db.models.functions import Extract, Now
 
-from delivery.handover import Handed
+from delivery.calls import Handed
 from delivery.models import Provider, SenderPause
 from delivery.verdicts import Blame
 
