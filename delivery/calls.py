@@ -1,6 +1,6 @@
 """One call to a provider, and what became of the messages in it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from django.core.mail import EmailMessage
@@ -10,7 +10,7 @@ from delivery.journal import Journal
 from delivery.outbound import Outbound, OutboundEmail
 from delivery.quotas import Reserved
 from delivery.routes import Route
-from delivery.verdicts import Outcome, Verdict, verdict_of
+from delivery.verdicts import Outcome, Verdict, storable, verdict_of
 
 _LONGEST_DETAIL = 300
 
@@ -34,6 +34,12 @@ class Handed:
 
     departed: Departed
     verdict: Verdict
+    is_echo: bool = False
+    """Another message has the same answer to the same call; it counts once against the provider."""
+
+
+Stops = Callable[[], Callable[[Departed], bool]]
+"""Asked now and then: which messages must not be begun any more?"""
 
 
 def call(
@@ -78,10 +84,4 @@ def accepted(email: OutboundEmail) -> Verdict:
             f"the provider answered: {', '.join(status.status)}",
             own_fault="failed" not in status.status,
         )
-    return Verdict(Outcome.ACCEPTED, esp_id=_cleaned(status.message_id))
-
-
-def _cleaned(esp_id: object) -> str:
-    """The provider's name for a mail, as far as it can be stored."""
-    text = esp_id if isinstance(esp_id, str) else ""
-    return "".join(character for character in text if character.isprintable())[:200]
+    return Verdict(Outcome.ACCEPTED, esp_id=storable(status.message_id))

@@ -190,7 +190,9 @@ class _Batch:
         route = self._route(provider)
         # Without a route nothing is handed over; the verdict comes with the others'.
         rate = route.rate_limit if isinstance(route, Route) else _UNROUTED_RATE
-        buckets = [pace.provider_bucket(provider.key, rate)]
+        # Whoever counts calls is asked when there is one: it may carry many mails.
+        counts_calls = isinstance(route, Route) and route.traits.counts_calls
+        buckets = [] if counts_calls else [pace.provider_bucket(provider.key, rate)]
         address = facts.recipients[message.contact_id].email_normalized or ""
         mailboxes = mailbox_provider(address)
         limit = settings.EMAILAUTO.provider.mailbox_rates.get(mailboxes)
@@ -284,7 +286,7 @@ class _Batch:
         return Departure(
             outbound.message.pk,
             outbound.provider.pk,
-            route.backend if isinstance(route, Route) else "",
+            route.way_of(outbound.message) if isinstance(route, Route) else "",
             recipient.email,
             recipient.email_normalized or "",
             outbound.sender.domain,

@@ -22,8 +22,9 @@ from django.conf import settings
 from django.core.mail.backends.base import BaseEmailBackend
 from django.db import Error, connection
 
-from delivery.calls import Departed, Handed, call
+from delivery.calls import Departed, Handed, Stops, call
 from delivery.connections import pool
+from delivery.httprun import HttpRun
 from delivery.journal import Journal, JournalLost
 from delivery.models import Provider
 from delivery.routes import Route, RouteError
@@ -39,10 +40,6 @@ _ALONE_SECONDS = 0.05
 # A kill switch has to bite within a second.
 _LOOK_SECONDS = 0.4
 _UNROUTED_SECONDS = 60.0
-
-
-Stops = Callable[[], Callable[[Departed], bool]]
-"""Asked now and then: which messages must not be begun any more?"""
 
 
 def hand_over(
@@ -69,7 +66,8 @@ def hand_over(
             handed.append(Handed(group[0], verdict))
             continue
         group.sort(key=lambda item: item.not_before)
-        run = _Run(provider, route, group, deadline, stops)
+        kind = HttpRun if route.is_http else _Run
+        run = kind(provider, route, group, deadline, stops)
         run.all_of_it(journal)
         handed.extend(run.handed)
     return handed

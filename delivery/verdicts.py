@@ -194,6 +194,12 @@ def of_answer(
     return _verdict(answer, f"HTTP {status} {code}: {body}", wait)
 
 
+def storable(esp_id: object) -> str:
+    """The provider's name for a mail, as far as it can be stored."""
+    text = esp_id if isinstance(esp_id, str) else ""
+    return "".join(character for character in text if character.isprintable())[:200]
+
+
 def retry_after(header: str | None) -> float | None:
     """Seconds to wait by a Retry-After header (seconds or HTTP date), clamped; None if absent.
 

@@ -25,8 +25,8 @@ POINTS = {
     "before the promise": ("delivery.transitions", "dispatch", "before"),
     "promised, not committed": ("delivery.transitions", "dispatch", "after"),
     "promised": ("delivery.engine", "hand_over", "before"),
-    "begun": ("delivery.handover", "call", "before"),
-    "answered": ("delivery.handover", "call", "after"),
+    "begun": ("delivery.httprun", "requested", "before"),
+    "answered": ("delivery.httprun", "answered", "after"),
     "not recorded": ("delivery.engine", "record", "before"),
     "recorded": ("delivery.engine", "record", "after"),
 }
