@@ -68,6 +68,8 @@ def call(
 
 
 def shown(verdict: Verdict, route: Route) -> Verdict:
+    if not verdict.detail:
+        return verdict
     # Cut after our secrets are out: half of one would not be recognised.
     return replace(verdict, detail=route.redacted(verdict.detail)[:_LONGEST_DETAIL])
 

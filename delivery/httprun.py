@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as StillRunning
 from concurrent.futures import wait
 from typing import NamedTuple
@@ -31,6 +31,7 @@ from delivery.backends.http import GuardedBackend
 from delivery.calls import Departed, Handed, Stops, accepted, shown
 from delivery.journal import Journal, JournalLost
 from delivery.models import Provider
+from delivery.providers import Traits
 from delivery.routes import Route
 from delivery.verdicts import Blame, HandoverError, Outcome, Verdict, of_answer, verdict_of
 
@@ -46,6 +47,7 @@ _REPEAT_PAUSE = 0.5
 class _Mail(NamedTuple):
     item: Departed
     part: Part
+    traits: Traits
 
 
 class HttpRun:
@@ -143,7 +145,8 @@ class HttpRun:
         try:
             payload = self._door.prepare(item.outbound.email)
             alone = self._route.goes_alone(item.outbound.message)
-            return _Mail(item, Part(payload, b"") if alone else self._batching.part(payload))
+            part = Part(payload, b"") if alone else self._batching.part(payload)
+            return _Mail(item, part, self._route.traits)
         except Exception as error:  # noqa: BLE001 - every fault has a verdict
             self._note([(item, verdict_of(error, self._route.traits, posted=False))])
             return None
@@ -193,36 +196,41 @@ class HttpRun:
                 self._note([(mail.item, whole) for mail in some], is_one_answer=True)
 
     async def _offer_alone(self, mail: _Mail) -> Verdict:
-        email, payload = mail.item.outbound.email, mail.part.payload
+        posted = False
         try:
-            answer = await client.post(requested(self._door, payload))
-            answered(self._door, mail, answer)
+            request = requested(self._door, mail.part.payload)
+            posted = True
+            return answered(self._door, self._batching, mail, await client.post(request))
         except Exception as error:  # noqa: BLE001 - every fault has a verdict
-            return verdict_of(error, self._route.traits)
-        return accepted(email)
+            return verdict_of(error, self._route.traits, posted=posted)
 
     async def _offer_together(self, mails: Sequence[_Mail]) -> Verdict | None:
         """The verdict about the call as a whole; None when each mail has one of its own."""
-        parts = [mail.part for mail in mails]
-        # Of one in whose place a call of its own would do: its key is its own then.
-        alone = len(mails) == 1
-        single = requested(self._door, parts[0].payload)
-        api_url: str = self._door.api_url  # type: ignore[attr-defined]
+        # Company that is left alone makes the call it would have made alone, key and all.
+        is_alone = len(mails) == 1
+        posted = False
         try:
-            request = single if alone else self._batching.request(parts, single, api_url)
+            request = self._together(mails)
+            posted = True
             answer = await self._posted(request)
-            if alone:
-                answered(self._door, mails[0], answer)
-                return accepted(mails[0].item.outbound.email)
+            if is_alone:
+                return answered(self._door, self._batching, mails[0], answer)
             verdicts = told(self._batching, answer, len(mails), self._route)
         except Exception as error:  # noqa: BLE001 - every fault has a verdict
-            return verdict_of(error, self._route.traits)
+            return verdict_of(error, self._route.traits, posted=posted)
         if verdicts is None:
             status, headers = answer.status_code, answer.headers
             return of_answer(status, headers, answer.text, self._route.traits)
         items = [mail.item for mail in mails]
         self._note(list(zip(items, verdicts, strict=True)))
         return None
+
+    def _together(self, mails: Sequence[_Mail]) -> Request:
+        parts = [mail.part for mail in mails]
+        first = requested(self._door, parts[0].payload)
+        if len(parts) == 1:
+            return first
+        return self._batching.request(parts, first, self._door.api_url)
 
     async def _posted(self, request: Request) -> requests.Response:
         """The answer. Where calls have keys, one without an answer is repeated at once: later its
@@ -269,48 +277,58 @@ class HttpRun:
 
 
 class _Claims:
-    """The journal of a run: what several lanes want to begin goes there in one call."""
+    """The journal of a run. What lanes want to begin while it is being written goes there with the
+    next writing: a call for many of them, for which no other lane waits."""
 
     def __init__(self, journal: Journal | None) -> None:
         self._journal = journal
         self._asked: list[tuple[Sequence[UUID], asyncio.Future[list[bool]]]] = []
+        self._writing: asyncio.Task[None] | None = None
 
-    def claim(self, messages: Sequence[UUID]) -> Awaitable[list[bool]]:
+    async def claim(self, messages: Sequence[UUID]) -> list[bool]:
         """Which of them may be begun; raises `JournalLost` when nobody knows."""
+        if self._journal is None:
+            return [True] * len(messages)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[bool]] = loop.create_future()
-        if self._journal is None:
-            future.set_result([True] * len(messages))
-            return future
-        if not self._asked:
-            loop.call_soon(self._claim, self._journal)
         self._asked.append((messages, future))
-        return future
+        if self._writing is None:
+            self._writing = loop.create_task(self._write(self._journal))
+        return await future
 
     def done(self, handed: Sequence[Handed]) -> None:
         """Noted with the next claim."""
         if self._journal is not None:
             self._journal.done((h.departed.outbound.message.pk, h.verdict) for h in handed)
 
-    def _claim(self, journal: Journal) -> None:
-        asked, self._asked = self._asked, []
-        try:
-            rights = iter(journal.begin([pk for messages, _ in asked for pk in messages]))
-        except Exception as error:  # noqa: BLE001 - whoever has asked is told
-            for _, future in asked:
-                future.set_exception(error)
-            return
-        for messages, future in asked:
-            future.set_result([next(rights) for _ in messages])
+    async def _write(self, journal: Journal) -> None:
+        while self._asked:
+            asked, self._asked = self._asked, []
+            try:
+                ids = [pk for messages, _ in asked for pk in messages]
+                rights = iter(await journal.begin_soon(client.valkey, ids))
+            except Exception as error:  # noqa: BLE001 - whoever has asked is told
+                for _, future in asked:
+                    future.set_exception(error)
+            else:
+                for messages, future in asked:
+                    future.set_result([next(rights) for _ in messages])
+        self._writing = None
 
 
 def requested(door: GuardedBackend, payload: object) -> Request:
     return door.request(payload)
 
 
-def answered(door: GuardedBackend, mail: _Mail, answer: requests.Response) -> None:
-    """Read an answer about one mail into it; raises what Anymail raises."""
-    door.conclude(mail.item.outbound.email, mail.part.payload, answer)
+def answered(
+    door: GuardedBackend, batching: Batching, mail: _Mail, answer: requests.Response
+) -> Verdict:
+    """What an answer says of the one mail of its call; raises what Anymail raises."""
+    verdict = batching.accepted(answer, mail.traits)
+    if verdict is None:
+        door.conclude(mail.item.outbound.email, mail.part.payload, answer)
+        verdict = accepted(mail.item.outbound.email)
+    return verdict
 
 
 def told(

@@ -16,21 +16,20 @@ had no replicas, and was never one itself. Flushed, evicted, restarted with a la
 over: not believed. A journal is never required: without Redis a batch is a single message.
 """
 
-import json
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import redis
+from redis.asyncio import Redis as AsyncRedis
 from redis.client import Pipeline
 from redis.exceptions import RedisError, ResponseError
 
 from common.valkey import redis_client, script
-from delivery.bounces import BounceClass
-from delivery.verdicts import Blame, Outcome, Verdict
+from delivery.verdicts import Outcome, Verdict
 
 _KEEP_SECONDS = 86_400
 _POLICY_SECONDS = 1.0
@@ -100,14 +99,24 @@ class Journal:
         Raises `JournalLost` when the answer is not known.
         """
         pipe = self._client.pipeline(transaction=False)
-        self._note(pipe)
-        for message in messages:
-            pipe.hsetnx(self.key, str(message), _BEGUN)
+        self._claim(pipe, messages)
         try:
             written = pipe.execute()
         except RedisError as error:
             raise JournalLost from error
         self._done.clear()
+        return [bool(right) for right in written[-len(messages) :]]
+
+    async def begin_soon(self, client: AsyncRedis, messages: Sequence[UUID]) -> list[bool]:
+        """As `begin`, on an event loop's client; what is told meanwhile is noted the next time."""
+        pipe: Any = client.pipeline(transaction=False)
+        self._claim(pipe, messages)
+        noted = len(self._done)
+        try:
+            written = await pipe.execute()
+        except RedisError as error:
+            raise JournalLost from error
+        del self._done[:noted]
         return [bool(right) for right in written[-len(messages) :]]
 
     def done(self, verdicts: Iterable[tuple[UUID, Verdict]]) -> None:
@@ -124,10 +133,15 @@ class Journal:
         with suppress(RedisError):
             pipe.execute()
 
+    def _claim(self, pipe: Pipeline, messages: Sequence[UUID]) -> None:
+        self._note(pipe)
+        for message in messages:
+            pipe.hsetnx(self.key, str(message), _BEGUN)
+
     def _note(self, pipe: Pipeline) -> None:
         if self._done:
             entries: dict[Any, Any] = {
-                str(m): json.dumps(asdict(verdict)) for m, verdict in self._done
+                str(m): msgspec.json.encode(verdict) for m, verdict in self._done
             }
             pipe.hset(self.key, mapping=entries)
 
@@ -191,10 +205,7 @@ def _read(fate: str) -> Verdict | None:
         return None
     if fate == _BEGUN:
         return Verdict(Outcome.UNKNOWN, "the worker died during the hand-over")
-    entry = json.loads(fate)
-    typed = {"outcome": Outcome(entry["outcome"]), "blame": Blame(entry["blame"])}
-    bounce = BounceClass(entry["bounce"]) if entry["bounce"] else None
-    return Verdict(**{**entry, **typed, "bounce": bounce})
+    return msgspec.json.decode(fate, type=Verdict)
 
 
 def _key(handover_id: UUID) -> str:

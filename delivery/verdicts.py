@@ -197,6 +197,8 @@ def of_answer(
 def storable(esp_id: object) -> str:
     """The provider's name for a mail, as far as it can be stored."""
     text = esp_id if isinstance(esp_id, str) else ""
+    if text.isprintable():
+        return text[:200]
     return "".join(character for character in text if character.isprintable())[:200]
 
 

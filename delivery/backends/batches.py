@@ -14,6 +14,7 @@ import msgspec
 import requests
 
 from delivery.backends.client import Request
+from delivery.backends.http import as_json
 from delivery.providers import Traits
 from delivery.verdicts import Outcome, Verdict, of_answer, storable
 
@@ -34,10 +35,12 @@ class Batching:
 
     path = ""
     headers: Mapping[str, str] = {}
+    answers_alike = False
+    """What it says of a mail that is alone in its call is what it says of each of many."""
 
     def part(self, payload: Any) -> Part:
         """The mail as it will stand in the call."""
-        return Part(payload, _json(self.own(payload)))
+        return Part(payload, as_json(self.own(payload)))
 
     def own(self, payload: Any) -> Any:
         return payload.data
@@ -50,6 +53,16 @@ class Batching:
         """The call; `single` is the one its first mail would have made alone."""
         headers = {**single.headers, **self.headers}
         return Request(api_url + self.path, headers, self.body(parts))
+
+    def accepted(self, answer: requests.Response, traits: Traits) -> Verdict | None:
+        """That a mail which was alone in its call is taken; None when it takes more to know."""
+        if not self.answers_alike or answer.status_code != 200:
+            return None
+        try:
+            verdict = self.verdict(msgspec.json.decode(answer.content), traits)
+        except _ODD:
+            return None
+        return verdict if verdict.outcome == Outcome.ACCEPTED else None
 
     def verdicts(
         self, answer: requests.Response, count: int, traits: Traits
@@ -86,6 +99,7 @@ class Postmark(Batching):
     """
 
     path = "email/batch"
+    answers_alike = True
 
     def verdict(self, entry: Any, traits: Traits) -> Verdict:
         if entry.get("ErrorCode", 0) == 0:
@@ -101,6 +115,7 @@ class Resend(Batching):
     """
 
     path = "emails/batch"
+    answers_alike = True
     headers = {"x-batch-validation": "permissive"}
 
     def request(self, parts: Sequence[Part], single: Request, api_url: str) -> Request:
@@ -182,7 +197,7 @@ class Brevo(Batching):
         shared |= {name: first[name] for name in ("subject", "htmlContent") if name in first}
         if not shared["tags"]:
             del shared["tags"]
-        return _json(shared)[:-1] + b',"messageVersions":' + versions + b"}"
+        return as_json(shared)[:-1] + b',"messageVersions":' + versions + b"}"
 
     def entries(self, told: Any) -> Sequence[Any]:
         return list(told["messageIds"])
@@ -204,9 +219,5 @@ def _taken(esp_id: object) -> Verdict:
     return Verdict(Outcome.ACCEPTED, esp_id=storable(esp_id))
 
 
-def _json(value: Any) -> bytes:
-    return msgspec.json.encode(value, enc_hook=dict)
-
-
 def _text(entry: Any) -> str:
-    return _json(entry).decode()
+    return as_json(entry).decode()

@@ -8,8 +8,10 @@ environment's HTTPS_PROXY, HTTP_PROXY and NO_PROXY say, as `requests` does.
 """
 
 import asyncio
+import atexit
 import os
 import ssl
+import sys
 import threading
 import zlib
 from collections.abc import Coroutine, Mapping
@@ -22,9 +24,11 @@ import aiohttp
 import certifi
 import requests
 from django.conf import settings
+from redis.asyncio import Redis as AsyncRedis
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_environ_proxies, select_proxy
 
+from common.valkey import loop_client
 from delivery.verdicts import HandoverError, Outcome, Verdict, of_connection
 
 MOST_BYTES = 1_000_000
@@ -55,17 +59,25 @@ class Client:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: aiohttp.ClientSession | None = None
+        self._valkey: tuple[str, AsyncRedis] | None = None
 
     def start(self, work: Coroutine[Any, Any, None]) -> "Future[None]":
         """Do it on the loop of this client, which is where `post` may be awaited."""
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
+                self._loop = _new_loop()
                 runner = threading.Thread(
                     target=self._loop.run_forever, name="http-client", daemon=True
                 )
                 runner.start()
             return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    @property
+    def valkey(self) -> AsyncRedis:
+        """The journal's server, for work on this loop."""
+        if self._valkey is None or self._valkey[0] != settings.REDIS_URL:
+            self._valkey = (settings.REDIS_URL, loop_client())
+        return self._valkey[1]
 
     async def post(self, request: Request) -> requests.Response:
         """The answer, whatever its status; one that ends too soon as far as it came.
@@ -92,13 +104,19 @@ class Client:
     def close(self) -> None:
         """Hang up."""
         with self._lock:
-            loop, session = self._loop, self._session
-            self._loop = self._session = None
-        if loop is None:
-            return
+            loop = self._loop
+            self._loop = None
+        if loop is not None:
+            asyncio.run_coroutine_threadsafe(self._hang_up(), loop).result(_REST_SECONDS)
+            loop.call_soon_threadsafe(loop.stop)
+
+    async def _hang_up(self) -> None:
+        session, valkey = self._session, self._valkey
+        self._session = self._valkey = None
         if session is not None:
-            asyncio.run_coroutine_threadsafe(session.close(), loop).result(5)
-        loop.call_soon_threadsafe(loop.stop)
+            await session.close()
+        if valkey is not None:
+            await valkey[1].aclose()
 
     def forget(self) -> None:
         """In a child: the thread has stayed with the parent, the connections are the parent's."""
@@ -107,6 +125,15 @@ class Client:
 
 client = Client()
 os.register_at_fork(after_in_child=client.forget)
+atexit.register(client.close)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    if sys.platform == "win32":
+        return asyncio.new_event_loop()
+    import uvloop  # not made for Windows
+
+    return uvloop.new_event_loop()
 
 
 def _session() -> aiohttp.ClientSession:

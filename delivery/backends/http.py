@@ -18,7 +18,13 @@ from anymail.backends.base import BasePayload
 from anymail.backends.base_requests import AnymailRequestsBackend, RequestsPayload
 from anymail.exceptions import AnymailCancelSend, AnymailError, AnymailRequestsAPIError
 from anymail.message import AnymailStatus
-from anymail.utils import EmailAddress, parse_address_list
+from anymail.utils import (
+    EmailAddress,
+    force_non_lazy,
+    force_non_lazy_dict,
+    force_non_lazy_list,
+    parse_address_list,
+)
 from django.conf import settings
 from django.core.mail import EmailMessage
 from requests.adapters import HTTPAdapter
@@ -182,6 +188,7 @@ class GuardedBackend:
     """
 
     payload_class: type[RequestsPayload]
+    api_url: str
 
     def open(self) -> bool:
         """Connections are the client's."""
@@ -204,7 +211,7 @@ class GuardedBackend:
 
     def request(self, payload: Any) -> Request:
         """The call that offers this one mail."""
-        params = payload.get_request_params(self.api_url)  # type: ignore[attr-defined]
+        params = payload.get_request_params(self.api_url)
         data, headers = params["data"], {**self._own_headers, **(params["headers"] or {})}
         if not isinstance(data, str | bytes) or params["files"] or params["params"]:
             return _encoded(params, headers)
@@ -278,19 +285,48 @@ def _parsed_once(text: str) -> Sequence[EmailAddress]:
     return tuple(parse_address_list([text]))
 
 
-class _QuickPayload:
-    """Mixed into a payload of Anymail's: the same payload, without parsing each address as if
-    nobody had before."""
+def as_json(data: Any) -> bytes:
+    """What Anymail puts into payloads, as JSON."""
+    return msgspec.json.encode(data, enc_hook=_plain)
 
-    base_message_attrs = tuple(
-        (name, combiner, _addresses if converter is parse_address_list else converter)
-        for name, combiner, converter in BasePayload.base_message_attrs
+
+def _plain(value: Any) -> Any:
+    # A header's value may be `mime.Encoded`; headers are a dictionary that ignores case.
+    return str(value) if isinstance(value, str) else dict(value)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _quick(attributes: Sequence[tuple[str, Any, Any]]) -> tuple[tuple[str, Any, Any], ...]:
+    return tuple(
+        (name, combiner, _QUICK.get(converter, converter))
+        for name, combiner, converter in attributes
     )
+
+
+# No text of ours waits for a language to be chosen.
+_QUICK = {
+    parse_address_list: _addresses,
+    force_non_lazy: _as_it_is,
+    force_non_lazy_dict: _as_it_is,
+    force_non_lazy_list: _as_it_is,
+    "prepped_alternatives": _as_it_is,
+}
+
+
+class _QuickPayload:
+    """Mixed into a payload of Anymail's: the same payload for a mail of ours, without parsing each
+    address as if nobody had before."""
+
+    base_message_attrs = _quick(BasePayload.base_message_attrs)
+    anymail_message_attrs = _quick(BasePayload.anymail_message_attrs)
 
     def serialize_json(self, data: Any) -> str:
         if data is not self.data:  # type: ignore[attr-defined]
             return str(super().serialize_json(data))  # type: ignore[misc]
-        return msgspec.json.encode(data, enc_hook=dict).decode()
+        return as_json(data).decode()
 
 
 @cache
