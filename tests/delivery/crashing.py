@@ -1,4 +1,4 @@
-"""`python -m tests.delivery.crashing POINT SIGNAL`: a process that gets a signal at a point.
+"""`python -m tests.delivery.crashing POINT SIGNAL STREAM`: a process that gets a signal at a point.
 
 It runs the real drain, or the real sweep, in a process of its own and, the first time it comes to
 the point, sends itself the signal: SIGKILL as the machine's end does, SIGSTOP as a frozen virtual
@@ -40,10 +40,12 @@ SWEEP_POINTS = {
 }
 
 
-def start(point: str, number: int = signal.SIGKILL) -> "subprocess.Popen[bytes]":
+def start(
+    point: str, number: int = signal.SIGKILL, stream: str = "transactional"
+) -> "subprocess.Popen[bytes]":
     """Start one on the database and the Redis of the test, which has to be a transactional one.
     Without a point it works as usual."""
-    command = [sys.executable, "-m", "tests.delivery.crashing", point, str(int(number))]
+    command = [sys.executable, "-m", "tests.delivery.crashing", point, str(int(number)), stream]
     return subprocess.Popen(command, env=environment(broker="memory://"))
 
 
@@ -125,4 +127,4 @@ if __name__ == "__main__":
         if sys.argv[1] in SWEEP_POINTS:
             sweep()
         else:
-            drain("transactional", budget=10)
+            drain(sys.argv[3], budget=10)
