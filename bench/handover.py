@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -14,6 +14,7 @@ from bench.handing import Job
 from bench.processes import BenchError, own, run, running
 from bench.report import say
 from bench.scale import Scale
+from bench.sides import emailauto_stack
 from delivery.providers import TRAITS
 from emailauto.embedded.server import free_port
 
@@ -24,6 +25,11 @@ _AT_ONCE = 32
 _CLAIMED = 500
 _DELAYS_MS = (5, 0)
 _RATE = "mails/s"
+_PROMISED = 20_000
+# What is counted does not swing as what is timed does.
+_PROMISE_ROUNDS = 2
+_CALLS = "calls"
+_MAILS_UNIT = "mails"
 _FULL = 10
 """So many full batches."""
 
@@ -82,6 +88,47 @@ def _saved(scale: Scale, logs: Path, kind: str) -> Comparison:
     return Comparison(
         f"Full batches, {kind}", unit, count, Series("emailauto", samples), Series("limit", limit)
     )
+
+
+def promise(scale: Scale, logs: Path) -> list[Comparison]:
+    """A broadcast with dead addresses and storms of 429, against a loop that retries everything."""
+    count, rounds = scale.of(_PROMISED), min(scale.rounds, _PROMISE_ROUNDS)
+    ours: dict[int, list[Sample]] = {1: [], 0: []}
+    naive: list[Sample] = []
+    with emailauto_stack(logs) as (_, workplace):
+        for number in range(rounds):
+            say(f"promise: round {number + 1} of {rounds}")
+            naive.append(_broadcast(logs, workplace.env, "NAIVE", 1, count, f"n{number}"))
+            for size, samples in ours.items():
+                prefix = f"s{size}-{number}"
+                samples.append(_broadcast(logs, workplace.env, "OURS", size, count, prefix))
+                if samples[-1][_MAILS_UNIT] != naive[-1][_MAILS_UNIT]:
+                    raise BenchError(f"not the same mails: {samples[-1]}, {naive[-1]}")
+    titles = {1: "one mail per call", 0: "Postmark's batches"}
+    return [
+        Comparison(
+            f"{count:,} people, {titles[size]}",
+            _CALLS,
+            count,
+            Series("emailauto", samples),
+            Series("retry everything", naive),
+            is_less_better=True,
+        )
+        for size, samples in ours.items()
+    ]
+
+
+def _broadcast(
+    logs: Path, env: Mapping[str, str], who: str, size: int, count: int, prefix: str
+) -> Sample:
+    with esp(logs, 0) as url:
+        told(url, "/storms")
+        run("-m", "bench.promised", who, url, str(size), str(count), prefix, env=env)
+        found = told(url)
+    if found["doubled"]:
+        raise BenchError(f"{who}: {found}")
+    say(f"{who}, {size or 'full'}: {found}")
+    return {_CALLS: float(found["calls"]), _MAILS_UNIT: float(found["mails"])}
 
 
 @contextlib.contextmanager

@@ -54,6 +54,7 @@ other workers are left something to take; a broadcast is in no hurry."""
 MOST = {Stream.TRANSACTIONAL: 25, Stream.MARKETING: 500}
 """As many while they leave quickly: a call can carry no more mails than were taken together."""
 _QUICK_SECONDS = 1.0
+_limits = dict(BATCH)
 
 
 def drain(stream: str, *, budget: float) -> bool:
@@ -62,16 +63,17 @@ def drain(stream: str, *, budget: float) -> bool:
     What comes in after a batch that was not full has rung again.
     """
     deadline = time.monotonic() + budget
-    limit = least = BATCH[Stream(stream)]
     more = more_crashed = True
     while (more or more_crashed) and time.monotonic() < deadline:
         if more_crashed:
             # One at a time: a message that kills its worker must not take neighbours along.
             more_crashed = deliver_batch(stream, limit=1, crashed=True)
         began = time.monotonic()
+        limit = _limits[Stream(stream)]
         more = deliver_batch(stream, limit=limit)
         is_quick = time.monotonic() - began < _QUICK_SECONDS
-        limit = min(2 * limit, MOST[Stream(stream)]) if is_quick else max(limit // 2, least)
+        changed = min(2 * limit, MOST[Stream(stream)]) if is_quick else limit // 2
+        _limits[Stream(stream)] = max(changed, BATCH[Stream(stream)])
     return more or more_crashed
 
 
