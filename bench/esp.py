@@ -16,6 +16,11 @@ import uvloop
 
 _STORM_EVERY = 4_000
 _STORM_SECONDS = 2.0
+_INACTIVE = (
+    "You tried to send to a recipient that has been marked as inactive.\n"
+    "Found inactive addresses: %s.\nInactive recipients are ones that have generated a hard "
+    "bounce or a spam complaint."
+)
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
 
@@ -75,7 +80,7 @@ def _postmark_batch(desk: Desk, told: Any) -> tuple[int, bytes]:
 def _postmark_entry(desk: Desk, told: Any) -> dict[str, Any]:
     number = told["Metadata"]["message_uuid"]
     if not desk.take(told["To"], number):
-        return {"ErrorCode": 406, "Message": "You tried to send to an inactive recipient."}
+        return {"ErrorCode": 406, "Message": _INACTIVE % told["To"]}
     return {"ErrorCode": 0, "Message": "OK", "MessageID": number, "To": told["To"]}
 
 

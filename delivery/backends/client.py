@@ -87,12 +87,16 @@ class Client:
         if self._session is None:
             self._session = _session()
         try:
+            proxy = _proxy(request.url)
+        except ValueError as error:  # of a URL that somebody has typed
+            raise HandoverError(of_connection(error)) from error
+        try:
             async with self._session.post(
                 request.url,
                 data=request.body,
                 headers=request.headers,
                 allow_redirects=False,
-                proxy=_proxy(request.url),
+                proxy=proxy,
             ) as answer:
                 return _response(answer, await _content(answer))
         except _NOT_REACHED as error:
