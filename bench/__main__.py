@@ -15,6 +15,7 @@ from types import FrameType
 import msgspec
 
 from bench.comparison import Comparison
+from bench.handover import calls_saved, http_batch, http_single, promise
 from bench.intake import growth, intake_bulk, intake_single
 from bench.latency import latency
 from bench.matching import matching
@@ -37,6 +38,10 @@ BENCHES: dict[str, Callable[[Scale, Path], list[Comparison]]] = {
     "render": render,
     "pipeline": pipeline,
     "smtp-delay": smtp_delay,
+    "http-single": http_single,
+    "http-batch": http_batch,
+    "calls-saved": calls_saved,
+    "promise": promise,
 }
 
 
