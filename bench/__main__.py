@@ -20,6 +20,7 @@ from bench.latency import latency
 from bench.matching import matching
 from bench.processes import CHECKOUT, BenchError
 from bench.receipts import receipts
+from bench.render import render
 from bench.report import say, summary, table, write
 from bench.scale import Scale
 from emailauto.processes import tail
@@ -31,6 +32,7 @@ BENCHES: dict[str, Callable[[Scale, Path], list[Comparison]]] = {
     "latency": latency,
     "matching": matching,
     "receipts": receipts,
+    "render": render,
 }
 
 
