@@ -23,7 +23,7 @@ run: venv ## Start everything: database, queue, web, worker, clock (PORT=…, HO
 	@EMAILAUTO_PARENT_WATCH=1 exec $(PY) -m emailauto.supervisor
 
 test: venv-dev ## Run the tests against throw-away servers (ARGS="-k name")
-	@exec $(THROWAWAY) $(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
+	@exec $(PY) -m emailauto.embedded exec --unsynced -- $(PY) -m pytest -n 4 --dist loadgroup $(ARGS)
 
 check: venv-dev ## Format, lint, types, layers, migrations, deployment settings, API schema
 	$(PY) -m ruff format --check .

@@ -2,7 +2,7 @@
 walked in memory, in the order the events were received."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.conf import settings
 
+from campaigns.matching import Listeners, Match
 from campaigns.models import Enrollment, Wait
 from campaigns.plan import Plan, RulePlan
 from campaigns.plans import Listening, current_plan, listening_to, surviving_step
@@ -28,6 +29,8 @@ ENTERED = "entered"
 AWAITED = "awaited"
 MAX_DEPTH = 5
 """Mails in a row that may answer what became of the one before."""
+MAX_NOTED = 10
+"""Campaigns named on an event that started none of them; of the others it says how many."""
 LOOK_BACK = timedelta(days=7)
 """How far an awaited event may have overtaken the one that waits for it."""
 
@@ -39,7 +42,9 @@ class Case:
     event: Event
     facts: dict[str, Any]
     identity: Identity
-    outcome: list[dict[str, str]] = field(default_factory=list)
+    outcome: list[dict[str, str | int]] = field(default_factory=list)
+    matches: list[Match] = field(default_factory=list)
+    """The campaigns it starts, unless something speaks against it."""
     _contact: Contact | None = None
 
     @property
@@ -72,6 +77,14 @@ class Case:
     def note(self, plan: Plan, result: str) -> None:
         """Remember what a campaign made of the event; shown on the event's page."""
         self.outcome.append({"campaign": plan.campaign_key, "result": result})
+
+    def note_unmatched(self, listeners: Listeners) -> None:
+        """The same of the campaigns none of whose rules is true."""
+        first, more = listeners.unmatched(self.matches, limit=MAX_NOTED)
+        for listening in first:
+            self.note(listening.plan, IgnoredReason.NOT_MATCHED)
+        if more:
+            self.outcome.append({"more": more, "result": IgnoredReason.NOT_MATCHED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +169,11 @@ class Batch:
         self.writes = Writes()
         self._seen = SeenEvents()
         self._walker = Walker(database_time(), self.writes, self._seen.since)
-        self._listening: dict[str, list[Listening]] = defaultdict(list)
-        for listening in listening_to(case.event.type for case in cases):
-            for event_type in {rule.event_type for rule in listening.plan.rules}:
-                self._listening[event_type].append(listening)
+        self._listeners = _load_listeners(cases)
+        for case in cases:
+            case.matches = self._listeners[case.event.type].matches(case.facts)
         self._parked = _load_parked(cases)
-        self._enrolled = _load_enrolled(cases, self._listening)
+        self._enrolled = _load_enrolled(cases)
         self._load_seen(cases)
 
     def continue_waiting(self, case: Case) -> None:
@@ -179,15 +191,12 @@ class Batch:
 
     def enter_matching(self, case: Case) -> None:
         """Enroll the event's person in every campaign one of whose rules matches."""
-        for listening in self._listening.get(case.event.type, ()):
-            plan = listening.plan
-            rule = _matching_rule(plan, case)
-            if rule is None:
-                case.note(plan, IgnoredReason.NOT_MATCHED)
-            elif listening.is_paused:
-                case.note(plan, IgnoredReason.CAMPAIGN_PAUSED)
+        for listening, rule in case.matches:
+            if listening.is_paused:
+                case.note(listening.plan, IgnoredReason.CAMPAIGN_PAUSED)
             else:
-                self._enter(case, plan, entry_key(rule, case))
+                self._enter(case, listening.plan, entry_key(rule, case))
+        case.note_unmatched(self._listeners[case.event.type])
 
     def remember(self, case: Case) -> None:
         """From here on the event counts as one that came before."""
@@ -233,23 +242,17 @@ class Batch:
 
     def _load_seen(self, cases: Sequence[Case]) -> None:
         plans = {
-            entry.plan.revision_id: entry.plan
-            for group in self._listening.values()
-            for entry in group
+            listening.plan.revision_id: listening.plan
+            for case in cases
+            for listening, _ in case.matches
         }
         moments = [case.event.occurred_at for case in cases]
         for parked in (p for group in self._parked.values() for p in group.values()):
             plans[parked.plan.revision_id] = parked.plan
             moments.append(parked.enrollment.event_at)
-        types = {step.event_type for plan in plans.values() for step in plan.steps}
+        types = frozenset[str]().union(*(plan.awaited_types for plan in plans.values()))
         if moments:
-            self._seen.load({c.contact.pk for c in cases}, types - {""}, min(moments))
-
-
-def _matching_rule(plan: Plan, case: Case) -> RulePlan | None:
-    return next(
-        (r for r in plan.rules if r.event_type == case.event.type and r.matches(case.facts)), None
-    )
+            self._seen.load({c.contact.pk for c in cases}, types, min(moments))
 
 
 def entry_key(rule: RulePlan, case: Case) -> str:
@@ -280,17 +283,22 @@ def _load_parked(cases: Sequence[Case]) -> dict[int, dict[UUID, Parked]]:
     return found
 
 
-def _load_enrolled(
-    cases: Sequence[Case], listening: Mapping[str, Sequence[Listening]]
-) -> set[tuple[int, int, str]]:
+def _load_listeners(cases: Sequence[Case]) -> dict[str, Listeners]:
+    types = {case.event.type for case in cases}
+    by_type: dict[str, list[Listening]] = {event_type: [] for event_type in types}
+    for listening in listening_to(types):
+        for event_type in types & {rule.event_type for rule in listening.plan.rules}:
+            by_type[event_type].append(listening)
+    return {event_type: Listeners(event_type, found) for event_type, found in by_type.items()}
+
+
+def _load_enrolled(cases: Sequence[Case]) -> set[tuple[int, int, str]]:
     campaigns, contacts, keys = set(), set(), set()
     for case in cases:
-        for plan in (entry.plan for entry in listening.get(case.event.type, ())):
-            rule = _matching_rule(plan, case)
-            if rule is not None:
-                campaigns.add(plan.campaign_id)
-                contacts.add(case.contact.pk)
-                keys.add(entry_key(rule, case))
+        for listening, rule in case.matches:
+            campaigns.add(listening.plan.campaign_id)
+            contacts.add(case.contact.pk)
+            keys.add(entry_key(rule, case))
     rows = Enrollment.objects.filter(
         campaign_id__in=campaigns, contact_id__in=contacts, entry_key__in=keys
     )

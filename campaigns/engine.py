@@ -98,7 +98,7 @@ def _settlement(case: Case) -> Settlement:
         return Settlement(case.event.pk, case.contact.pk, IgnoredReason.LATE)
     if case.is_loop:
         return Settlement(case.event.pk, case.contact.pk, IgnoredReason.LOOP)
-    results = {entry["result"] for entry in case.outcome}
+    results = {str(entry["result"]) for entry in case.outcome}
     return Settlement(case.event.pk, case.contact.pk, _ignored_because(results), case.outcome)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from campaigns.states import EXIT, SECONDS_PER, StepKind
-from contacts.conditions import Predicate, compile_condition
+from contacts.conditions import Predicate, compile_condition, demanded_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,8 @@ class RulePlan:
     event_type: str
     matches: Predicate
     entry_key_path: str = ""
+    demand: tuple[str, frozenset[Any]] | None = None
+    """A path and what it has to hold for the rule to be true: `conditions.demanded_values`."""
 
 
 class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +52,8 @@ class Plan:
     rules: tuple[RulePlan, ...]
     steps: tuple[StepPlan, ...]
     by_key: Mapping[str, int] = field(default_factory=dict)
+    awaited_types: frozenset[str] = frozenset()
+    """The event types that its steps wait for."""
 
     def first(self) -> StepPlan | None:
         return self.steps[0] if self.steps else None
@@ -81,6 +85,7 @@ def build_plan(
             rule["event_type"],
             compile_condition(rule.get("condition")),
             rule.get("entry_key_path", ""),
+            demanded_values(rule.get("condition")),
         )
         for rule in snapshot["rules"]
     )
@@ -95,4 +100,5 @@ def build_plan(
         rules=rules,
         steps=steps,
         by_key={step.key: position for position, step in enumerate(steps)},
+        awaited_types=frozenset(step.event_type for step in steps if step.event_type),
     )

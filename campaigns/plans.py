@@ -1,7 +1,8 @@
 """Loading published plans; parsed once per revision and process."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from campaigns.models import Campaign, Enrollment, Revision
 from campaigns.plan import Plan, StepPlan, build_plan
@@ -22,15 +23,29 @@ class Listening:
 
 def listening_to(event_types: Iterable[str]) -> list[Listening]:
     """The published campaigns with a rule on one of these types, paused ones included. One
-    query."""
+    query, and one more for plans this process has not seen yet."""
     states = [CampaignState.LIVE, CampaignState.PAUSED]
     campaigns = Campaign.objects.filter(
         state__in=states, published__trigger_types__overlap=sorted(set(event_types))
     )
+    rows = list(campaigns.order_by("pk").values_list("pk", "key", "state", "published_id"))
+    plans = _plans({revision_id: (pk, key) for pk, key, _, revision_id in rows})
     return [
-        Listening(current_plan(campaign), campaign.state == CampaignState.PAUSED)
-        for campaign in campaigns.select_related("published").order_by("pk")
+        Listening(plans[revision_id], state == CampaignState.PAUSED)
+        for _, _, state, revision_id in rows
     ]
+
+
+def _plans(wanted: Mapping[int, tuple[int, str]]) -> dict[int, Plan]:
+    """Plans by revision; `wanted` has the campaign's id and key of each."""
+    found = {pk: plan for pk in wanted if (plan := _cache.get(pk)) is not None}
+    new = wanted.keys() - found.keys()
+    if new:
+        for revision_id, snapshot in Revision.objects.filter(pk__in=new).values_list(
+            "pk", "snapshot"
+        ):
+            found[revision_id] = _kept(revision_id, *wanted[revision_id], snapshot)
+    return found
 
 
 def current_plan(campaign: Campaign) -> Plan:
@@ -42,16 +57,17 @@ def current_plan(campaign: Campaign) -> Plan:
 
 def plan_of(campaign: Campaign, revision: Revision) -> Plan:
     """The plan of one revision of the campaign."""
-    plan = _cache.get(revision.pk)
-    if plan is None:
-        if len(_cache) >= _CACHE_SIZE:
-            _cache.clear()
-        plan = _cache[revision.pk] = build_plan(
-            campaign_id=campaign.pk,
-            campaign_key=campaign.key,
-            revision_id=revision.pk,
-            snapshot=revision.snapshot,
-        )
+    return _cache.get(revision.pk) or _kept(
+        revision.pk, campaign.pk, campaign.key, revision.snapshot
+    )
+
+
+def _kept(revision_id: int, campaign_id: int, key: str, snapshot: Mapping[str, Any]) -> Plan:
+    if len(_cache) >= _CACHE_SIZE:
+        _cache.clear()
+    plan = _cache[revision_id] = build_plan(
+        campaign_id=campaign_id, campaign_key=key, revision_id=revision_id, snapshot=snapshot
+    )
     return plan
 
 

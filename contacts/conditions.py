@@ -42,6 +42,29 @@ def compile_condition(tree: Any) -> Predicate:
     return _compile(tree, "", [0])
 
 
+def demanded_values(tree: Any) -> tuple[str, frozenset[Any]] | None:
+    """A path and the `value_key`s of which it has to hold one, if the (valid) condition cannot be
+    true otherwise; None when it demands nothing of the kind."""
+    if not isinstance(tree, dict):
+        return None
+    if "all" in tree:
+        return next(filter(None, map(demanded_values, tree["all"])), None)
+    if tree.get("op") not in ("eq", "in"):
+        return None
+    keys = [
+        value_key(value) for value in (tree["value"] if tree["op"] == "in" else [tree["value"]])
+    ]
+    return None if None in keys else (tree["path"], frozenset(keys))
+
+
+def value_key(value: Any) -> tuple[bool, Any] | None:
+    """The same for two values that `eq` takes for the same; None for what it is not made for:
+    null, objects and lists."""
+    if isinstance(value, str | int | float):
+        return isinstance(value, bool), value
+    return None
+
+
 def _resolve(value: Any, parts: list[str]) -> Any:
     for part in parts:
         if isinstance(value, Mapping):

@@ -101,6 +101,8 @@ def note(handed: Sequence[Handed]) -> bool:
     has_changed = False
     answers: dict[Provider, list[Answered]] = defaultdict(list)
     for item in handed:
+        if item.is_echo:
+            continue
         answered = Answered(item.verdict, item.departed.is_probe)
         answers[item.departed.outbound.provider].append(answered)
     for provider, said in answers.items():

@@ -51,9 +51,11 @@ _ROUTE_PAUSE = 5.0
 BATCH = {Stream.TRANSACTIONAL: 25, Stream.MARKETING: 50}
 """Messages taken at once. Whoever waits for a receipt waits for the rest of its batch too, so
 other workers are left something to take; a broadcast is in no hurry."""
-# Where many wait, all wait less when more are taken at once, as long as that is done soon.
-_LARGEST_BATCH = 200
+MOST = {Stream.TRANSACTIONAL: 200, Stream.MARKETING: 500}
+"""As many while that is done soon: where many wait, all wait less for it, and a call to a provider
+can carry no more mails than were taken together."""
 _SOON_SECONDS = 0.5
+_limits = dict(BATCH)
 
 
 def drain(stream: str, *, budget: float) -> bool:
@@ -63,18 +65,20 @@ def drain(stream: str, *, budget: float) -> bool:
     workers are rung for.
     """
     deadline = time.monotonic() + budget
-    limit = smallest = BATCH[Stream(stream)]
+    lane = Stream(stream)
     more = more_crashed = True
     while (more or more_crashed) and time.monotonic() < deadline:
         if more_crashed:
             # One at a time: a message that kills its worker must not take neighbours along.
             more_crashed = deliver_batch(stream, limit=1, crashed=True)
-        started = time.monotonic()
-        more = deliver_batch(stream, limit=limit)
+        began = time.monotonic()
+        more = deliver_batch(stream, limit=_limits[lane])
         if more:
             ring(stream)
-        is_soon_done = time.monotonic() - started < _SOON_SECONDS
-        limit = min(2 * limit, _LARGEST_BATCH) if more and is_soon_done else smallest
+        if time.monotonic() - began > _SOON_SECONDS:
+            _limits[lane] = max(_limits[lane] // 2, BATCH[lane])
+        elif more:
+            _limits[lane] = min(_limits[lane] * 2, MOST[lane])
     return more or more_crashed
 
 
@@ -179,8 +183,8 @@ class _Batch:
         others are put off until it is their turn."""
         if not messages:
             return []
-        now = time.monotonic()
         waits = pace.take([self._buckets(message, facts) for message in messages])
+        now = time.monotonic()  # after the answer: what the call took is not saved up
         late = {m.pk: w for m, w in zip(messages, waits, strict=True) if w > pace.WITHIN_SECONDS}
         self._put_off(late)
         return [
@@ -199,7 +203,9 @@ class _Batch:
         route = self._route(provider)
         # Without a route nothing is handed over; the verdict comes with the others'.
         rate = route.rate_limit if isinstance(route, Route) else _UNROUTED_RATE
-        buckets = [pace.provider_bucket(provider.key, rate)]
+        # Whoever counts calls is asked when there is one: it may carry many mails.
+        counts_calls = isinstance(route, Route) and route.traits.counts_calls
+        buckets = [] if counts_calls else [pace.provider_bucket(provider.key, rate)]
         address = facts.recipients[message.contact_id].email_normalized or ""
         mailboxes = mailbox_provider(address)
         limit = settings.EMAILAUTO.provider.mailbox_rates.get(mailboxes)
@@ -293,7 +299,7 @@ class _Batch:
         return Departure(
             outbound.message.pk,
             outbound.provider.pk,
-            route.backend if isinstance(route, Route) else "",
+            route.way_of(outbound.message) if isinstance(route, Route) else "",
             recipient.email,
             recipient.email_normalized or "",
             outbound.sender.domain,

@@ -16,17 +16,16 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from dataclasses import replace
 
 from django.conf import settings
-from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 
+from delivery.calls import call, shown
 from delivery.connections import pool
 from delivery.dialogue import Conversation, Dialogue
+from delivery.httprun import HttpRun
 from delivery.journal import Journal, JournalLost
 from delivery.models import Provider
-from delivery.outbound import OutboundEmail
 from delivery.routes import Route, RouteError
 from delivery.turns import Departed, Handed, Stops, Turns
 from delivery.verdicts import Blame, Outcome, Verdict, of_connection, verdict_of
@@ -41,7 +40,6 @@ MAX_SECONDS = 5.0
 _ALONE_SECONDS = 0.05
 _TRIAL_SECONDS = 0.02
 _UNROUTED_SECONDS = 60.0
-_LONGEST_DETAIL = 300
 
 
 def hand_over(
@@ -68,9 +66,14 @@ def hand_over(
             handed.append(Handed(group[0], verdict))
             continue
         group.sort(key=lambda item: item.not_before)
-        turns = Turns(group, deadline, stops)
-        _Run(provider, route, turns).all_of_it(journal)
-        handed.extend(turns.handed)
+        if route.is_http:
+            run = HttpRun(provider, route, group, deadline, stops)
+            run.all_of_it(journal)
+            handed.extend(run.handed)
+        else:
+            turns = Turns(group, deadline, stops)
+            _Run(provider, route, turns).all_of_it(journal)
+            handed.extend(turns.handed)
     return handed
 
 
@@ -157,7 +160,7 @@ class _Run:
             except JournalLost:
                 self._turns.end()
                 return
-            self._turns.note(_call(door, begun, self._route, journal))
+            self._turns.note(call(door, begun, self._route, journal))
             if until():
                 return
             if look is not None:
@@ -201,7 +204,7 @@ class _Run:
     def _understood(self, item: Departed, answer: Verdict | Exception) -> Handed:
         if isinstance(answer, Exception):
             answer = verdict_of(answer, self._route.traits)
-        return Handed(item, _shown(answer, self._route))
+        return Handed(item, shown(answer, self._route))
 
 
 def _begin(chunk: Sequence[Departed], journal: Journal | None) -> list[Departed]:
@@ -209,56 +212,3 @@ def _begin(chunk: Sequence[Departed], journal: Journal | None) -> list[Departed]
         return list(chunk)
     rights = journal.begin([item.outbound.message.pk for item in chunk])
     return [item for item, right in zip(chunk, rights, strict=True) if right]
-
-
-def _call(
-    door: BaseEmailBackend,
-    begun: Sequence[Departed],
-    route: Route,
-    journal: Journal | None,
-) -> list[Handed]:
-    if not begun:
-        return []
-    emails: list[EmailMessage] = []
-    for item in begun:
-        item.outbound.email.attempt = item.attempt
-        emails.append(item.outbound.email)
-    try:
-        door.send_messages(emails)
-    except Exception as error:  # noqa: BLE001 - every fault has a verdict, the unforeseen is UNKNOWN
-        posted = getattr(door, "has_posted", True)
-        verdict = verdict_of(error, route.traits, posted=posted)
-        handed = [Handed(item, _shown(verdict, route)) for item in begun]
-    else:
-        handed = [Handed(item, _shown(_accepted(item.outbound.email), route)) for item in begun]
-    if journal is not None:
-        journal.done((h.departed.outbound.message.pk, h.verdict) for h in handed)
-    return handed
-
-
-def _shown(verdict: Verdict, route: Route) -> Verdict:
-    if not verdict.detail:
-        return verdict
-    # Cut after our secrets are out: half of one would not be recognised.
-    return replace(verdict, detail=route.redacted(verdict.detail)[:_LONGEST_DETAIL])
-
-
-def _accepted(email: OutboundEmail) -> Verdict:
-    if email.verdict is not None:
-        return email.verdict
-    status = getattr(email, "anymail_status", None)
-    if status is None or status.status is None:
-        return Verdict(Outcome.ACCEPTED)
-    if status.status <= {"rejected", "invalid", "failed"}:
-        return Verdict(
-            Outcome.PERMANENT,
-            f"the provider answered: {', '.join(status.status)}",
-            own_fault="failed" not in status.status,
-        )
-    return Verdict(Outcome.ACCEPTED, esp_id=_cleaned(status.message_id))
-
-
-def _cleaned(esp_id: object) -> str:
-    """The provider's name for a mail, as far as it can be stored."""
-    text = esp_id if isinstance(esp_id, str) else ""
-    return "".join(character for character in text if character.isprintable())[:200]

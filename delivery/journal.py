@@ -24,6 +24,7 @@ from uuid import UUID
 
 import msgspec
 import redis
+from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError, ResponseError
 
 from common.valkey import redis_client, script
@@ -99,12 +100,25 @@ class Journal:
 
         Raises `JournalLost` when the answer is not known.
         """
-        commands = [*self._notes(), *(self._claim(message) for message in messages)]
+        commands = self._commands(messages)
         try:
             written = _answers(self._client, commands)
         except RedisError as error:
             raise JournalLost from error
         self._done.clear()
+        return [bool(right) for right in written[-len(messages) :]]
+
+    async def begin_soon(self, client: AsyncRedis, messages: Sequence[UUID]) -> list[bool]:
+        """As `begin`, on an event loop's client; what is told meanwhile is noted the next time."""
+        pipe: Any = client.pipeline(transaction=False)
+        noted = len(self._done)
+        for command in self._commands(messages):
+            pipe.execute_command(*command)
+        try:
+            written = await pipe.execute()
+        except RedisError as error:
+            raise JournalLost from error
+        del self._done[:noted]
         return [bool(right) for right in written[-len(messages) :]]
 
     def done(self, verdicts: Iterable[tuple[UUID, Verdict]]) -> None:
@@ -120,8 +134,9 @@ class Journal:
             with suppress(RedisError):
                 _answers(self._client, commands)
 
-    def _claim(self, message: UUID) -> _Command:
-        return "HSETNX", self.key, str(message), _BEGUN
+    def _commands(self, messages: Sequence[UUID]) -> list[_Command]:
+        claims: list[_Command] = [("HSETNX", self.key, str(m), _BEGUN) for m in messages]
+        return [*self._notes(), *claims]
 
     def _notes(self) -> list[_Command]:
         return [

@@ -36,6 +36,8 @@ class Handed:
 
     departed: Departed
     verdict: Verdict
+    is_echo: bool = False
+    """Another message has the same answer to the same call; it counts once against the provider."""
 
 
 Stops = Callable[[], Callable[[Departed], bool]]

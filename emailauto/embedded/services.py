@@ -12,11 +12,16 @@ from emailauto.embedded.valkey import valkey_server
 from emailauto.processes import Child
 
 
-def embedded_servers(given: Mapping[str, str], placement: Placement, *, logs: Path) -> list[Server]:
-    """Return the servers that `given` names no URL for, ready to be started."""
+def embedded_servers(
+    given: Mapping[str, str], placement: Placement, *, logs: Path, is_synced: bool = True
+) -> list[Server]:
+    """Return the servers that `given` names no URL for, ready to be started.
+
+    `is_synced`: what PostgreSQL has committed survives a power cut.
+    """
     servers = []
     if not given.get("DATABASE_URL"):
-        servers.append(postgres_server(placement, log=logs / "postgres.log"))
+        servers.append(postgres_server(placement, log=logs / "postgres.log", is_synced=is_synced))
     if not given.get("REDIS_URL"):
         servers.append(valkey_server(placement, log=logs / "valkey.log"))
     return servers
@@ -36,13 +41,15 @@ def service_urls(given: Mapping[str, str], servers: Sequence[Server]) -> dict[st
 
 
 @contextlib.contextmanager
-def throwaway_services(given: Mapping[str, str]) -> Iterator[dict[str, str]]:
+def throwaway_services(
+    given: Mapping[str, str], *, is_synced: bool = True
+) -> Iterator[dict[str, str]]:
     """Yield the variables that `given` lacks for the application to start; then remove all.
 
     Besides the URLs these are the secrets, without which settings refuse a database.
     """
     with temporary_placement() as placement, contextlib.ExitStack() as running:
-        servers = embedded_servers(given, placement, logs=placement.home)
+        servers = embedded_servers(given, placement, logs=placement.home, is_synced=is_synced)
         for server in servers:
             child = Child(server.process)
             child.start()

@@ -163,4 +163,5 @@ def schema_of(type_name: str) -> dict[str, Any]:
 
 def _result(entry: dict[str, Any]) -> dict[str, Any]:
     words, tone = _RESULTS.get(str(entry.get("result")), (str(entry.get("result")), "grey"))
-    return {"campaign": entry.get("campaign", ""), "label": badge(words, tone)}
+    campaign = f"{entry['more']:,} more" if "more" in entry else entry.get("campaign", "")
+    return {"campaign": campaign, "label": badge(words, tone)}

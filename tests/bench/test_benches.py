@@ -18,6 +18,8 @@ pytestmark = pytest.mark.xdist_group("bench")
         ("intake-single", "0.005", "events/s", {50}),
         ("intake-bulk", "0.005", "events/s", {100}),
         ("growth", "0.005", "events/s", {300}),
+        ("matching", "0.05", "events/s", {500}),
+        ("render", "0.005", "mails/s", {20}),
         ("pipeline", "0.02", "mails/s", {200}),
         ("smtp-delay", "0.1", "mails/s", {20}),
         ("latency", "0.02", "p99 ms", {60, 180}),  # of the rate that comes off worse
@@ -44,5 +46,5 @@ def test_unknown_benchmark_is_refused_with_the_names() -> None:
     command = [sys.executable, "-m", "bench", "nonsense"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    for name in ("intake-single", "intake-bulk", "growth", "latency"):
+    for name in ("intake-single", "intake-bulk", "growth", "render", "latency"):
         assert name in done.stderr

@@ -1,11 +1,10 @@
 """A template can neither reach out of its data nor outlast its budget."""
 
-import time
-
 import pytest
 
 from content.rendering import RenderError
 from tests.content.helpers import body, in_text, rendered
+from tests.patience import cpu_limit
 
 BIG = "x" * 50_000
 
@@ -110,10 +109,8 @@ DATA = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_bomb_is_stopped(name: str) -> None:
-    start = time.perf_counter()
-    with pytest.raises(RenderError) as stopped:
+    with cpu_limit(), pytest.raises(RenderError) as stopped:
         rendered("<p>x</p>", DATA, text=BOMBS[name])
-    assert time.perf_counter() - start < 3
     assert stopped.value.field == "text"
     assert BIG[:20] not in str(stopped.value)
 
@@ -121,10 +118,8 @@ def test_bomb_is_stopped(name: str) -> None:
 @pytest.mark.parametrize("name", SOURCE_BOMBS)
 def test_source_bomb_is_stopped(name: str) -> None:
     for field in ("html", "text"):
-        start = time.perf_counter()
-        with pytest.raises(RenderError) as stopped:
+        with cpu_limit(), pytest.raises(RenderError) as stopped:
             rendered(**{"html": "<p>x</p>", field: SOURCE_BOMBS[name] + "{% nope %}"})
-        assert time.perf_counter() - start < 3
         assert stopped.value.field == field
 
 

@@ -1,4 +1,4 @@
-"""`python -m tests.delivery.crashing POINT SIGNAL`: a process that gets a signal at a point.
+"""`python -m tests.delivery.crashing POINT SIGNAL STREAM`: a process that gets a signal at a point.
 
 It runs the real drain, or the real sweep, in a process of its own and, the first time it comes to
 the point, sends itself the signal: SIGKILL as the machine's end does, SIGSTOP as a frozen virtual
@@ -26,8 +26,8 @@ POINTS = {
     "before the promise": ("delivery.transitions", "dispatch", "before"),
     "promised, not committed": ("delivery.transitions", "dispatch", "after"),
     "promised": ("delivery.engine", "hand_over", "before"),
-    "begun": ("delivery.handover", "_call", "before"),
-    "answered": ("delivery.handover", "_call", "after"),
+    "begun": ("delivery.httprun", "requested", "before"),
+    "answered": ("delivery.httprun", "answered", "after"),
     "not recorded": ("delivery.engine", "record", "before"),
     "recorded": ("delivery.engine", "record", "after"),
 }
@@ -50,11 +50,17 @@ SWEEP_POINTS = {
 }
 
 
-def start(point: str, number: int = signal.SIGKILL, *, time: int = 1) -> "subprocess.Popen[bytes]":
+def start(
+    point: str,
+    number: int = signal.SIGKILL,
+    *,
+    time: int = 1,
+    stream: str = "transactional",
+) -> "subprocess.Popen[bytes]":
     """Start one on the database and the Redis of the test, which has to be a transactional one.
     The signal comes when it is at the point for the `time`th time; without a point it works as
     usual."""
-    arguments = [point, str(int(number)), str(time)]
+    arguments = [point, str(int(number)), str(time), stream]
     command = [sys.executable, "-m", "tests.delivery.crashing", *arguments]
     return subprocess.Popen(command, env=environment(broker="memory://"))
 
@@ -150,4 +156,4 @@ if __name__ == "__main__":
         if sys.argv[1] in SWEEP_POINTS:
             sweep()
         else:
-            drain("transactional", budget=10)
+            drain(sys.argv[4], budget=10)

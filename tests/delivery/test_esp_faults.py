@@ -160,7 +160,7 @@ def test_e07_reset_connection_is_a_doubt(esp: FakeESP, answer: Answer, taken: in
 def test_e08_connection_is_kept_and_one_that_was_closed_meanwhile_is_noticed(
     esp: FakeESP,
 ) -> None:
-    first, *_ = messages_through(esp.url, 3)
+    first, *_ = messages_through(esp.url, 3, concurrency=1)
     deliver()
     assert esp.connections == 1
     esp.usual.headers = {**esp.usual.headers, "Connection": "close"}

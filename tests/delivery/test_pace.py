@@ -155,6 +155,17 @@ def test_r15_no_window_sees_more_than_rate_and_burst_however_many_workers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TEST_KEY", "a key")
+    due: list[tuple[float, float]] = []  # between which instants each may leave
+    draw = pace.take
+
+    def noting_draw(draws: Any) -> list[float]:
+        before = time.monotonic()
+        waits = draw(draws)
+        after = time.monotonic()
+        due.extend((before + wait, after + wait) for wait in waits if wait <= pace.WITHIN_SECONDS)
+        return waits
+
+    monkeypatch.setattr(pace, "take", noting_draw)
     with fake_esp() as esp:
         taken_at: list[float] = []
         take = esp.take
@@ -182,8 +193,12 @@ def test_r15_no_window_sees_more_than_rate_and_burst_however_many_workers(
             list(pool.map(worker, range(4)))
     assert Message.objects.filter(state="sent").count() == 45
     assert set(esp.ledger.values()) == {1}
-    for start in taken_at:
-        assert sum(start <= at < start + 1 for at in taken_at) <= 10 + 10 + 1
+    # What a busy machine adds between a mail's turn and its arrival is not the buckets' doing.
+    assert len(due) == 45
+    for start, _ in due:
+        assert sum(start <= early and late < start + 1 for early, late in due) <= 10 + 10
+    for at, (early, _) in zip(sorted(taken_at), sorted(due), strict=True):
+        assert at >= early
 
 
 @pytest.mark.django_db

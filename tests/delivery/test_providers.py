@@ -123,6 +123,19 @@ def test_status_of_each_provider_decides(kind: str, answer: Answer, state: str) 
         ),
         (
             "ses",
+            Answer(
+                400,
+                {
+                    "message": "Email address is not verified. The following identities failed "
+                    "the check in region US-EAST-1: shop@example.com"
+                },
+                {"x-amzn-ErrorType": "MessageRejected"},
+            ),
+            "retry",
+            "",
+        ),
+        (
+            "ses",
             Answer(400, {"message": "slow"}, {"x-amzn-ErrorType": "TooManyRequestsException"}),
             "retry",
             "",

