@@ -28,15 +28,17 @@ class OnTime:
             self._source, self._unread = self.sock, b""
         deadline = time.monotonic() + settings.EMAIL_TIMEOUT
         lines: list[bytes] = []
+        size = 0
         try:
             while True:
                 line = self._line(self.sock, deadline)
                 lines.append(line[4:].strip(b" \t\r\n"))
+                size += len(line)
                 if not line[:3].isdigit():
                     return -1, b"\n".join(lines)
                 if line[3:4] != b"-":
                     return int(line[:3]), b"\n".join(lines)
-                if sum(map(len, lines)) + len(lines) > _MOST_BYTES:
+                if size > _MOST_BYTES:
                     raise smtplib.SMTPServerDisconnected("an endless reply")
         except OSError as error:  # smtplib's are among them
             self.close()  # type: ignore[attr-defined]
