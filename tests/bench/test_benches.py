@@ -23,6 +23,10 @@ pytestmark = pytest.mark.xdist_group("bench")
         ("pipeline", "0.02", "mails/s", {200}),
         ("smtp-delay", "0.1", "mails/s", {20}),
         ("latency", "0.02", "p99 ms", {60, 180}),  # of the rate that comes off worse
+        ("http-single", "0.01", "mails/s", {100}),
+        ("http-batch", "0.01", "mails/s", {100}),
+        ("calls-saved", "0.1", "mails/call", {50, 100, 500, 1_000}),
+        ("promise", "0.005", "calls", {100}),
     ],
 )
 def test_benchmark_ends_with_its_result(
@@ -46,5 +50,5 @@ def test_unknown_benchmark_is_refused_with_the_names() -> None:
     command = [sys.executable, "-m", "bench", "nonsense"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    for name in ("intake-single", "intake-bulk", "growth", "render", "latency"):
+    for name in ("intake-single", "intake-bulk", "growth", "render", "latency", "promise"):
         assert name in done.stderr
