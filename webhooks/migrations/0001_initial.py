@@ -16,6 +16,43 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
+            name="BounceMailbox",
+            fields=[
+                ("account", models.CharField(max_length=64, primary_key=True, serialize=False)),
+                ("uid_validity", models.BigIntegerField(blank=True, null=True)),
+                (
+                    "kept",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.BigIntegerField(),
+                        default=list,
+                        help_text="Mails that are receipts here, and are still in the folder.",
+                        size=None,
+                    ),
+                ),
+                (
+                    "put_off",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.BigIntegerField(),
+                        default=list,
+                        help_text="Mails at which a session broke off: they come after all others.",
+                        size=None,
+                    ),
+                ),
+                ("failures", models.PositiveIntegerField(default=0, help_text="In a row.")),
+                ("last_ok_at", models.DateTimeField(blank=True, null=True)),
+                ("last_error", models.CharField(blank=True, max_length=200)),
+            ],
+            options={"verbose_name_plural": "bounce mailboxes"},
+        ),
+        migrations.CreateModel(
+            name="Turn",
+            fields=[
+                ("name", models.CharField(max_length=40, primary_key=True, serialize=False)),
+                ("lease_owner", models.CharField(blank=True, max_length=80)),
+                ("lease_until", models.DateTimeField(blank=True, null=True)),
+            ],
+        ),
+        migrations.CreateModel(
             name="OutgoingEndpoint",
             fields=[
                 (
