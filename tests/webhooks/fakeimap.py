@@ -2,7 +2,8 @@
 
 UIDs are never given twice, folders keep their mails apart, and every session sees what the others
 did. `capabilities` decides what it can; `hang_up_at`, `refuse` and `stall_at` break it at a
-command, `hang_up_at_uid` at the fetching of a mail, of which each takes `seconds_a_mail`.
+command, `hang_up_at_uid` at the fetching of a mail, of which each takes `seconds_a_mail`, and
+`immovable_uid` at the moving of one.
 """
 
 import base64
@@ -56,6 +57,7 @@ class FakeImap:
         self.read_only = read_only
         self.uid_validity = 7
         self.hang_up_at_uid = 0
+        self.immovable_uid = 0
         self.seconds_a_mail = 0.0
         self._uid = 0
         self._lock = threading.RLock()
@@ -214,6 +216,8 @@ class _Session:
         return "OK done"
 
     def _uid_move(self, arguments: str) -> str:
+        if any(mail.uid == self._server.immovable_uid for mail in self._named(arguments)):
+            return "NO it is locked"
         status = self._uid_copy(arguments)
         if status.startswith("OK"):
             self._remove(self._named(arguments))

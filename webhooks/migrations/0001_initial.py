@@ -282,6 +282,24 @@ class Migration(migrations.Migration):
                 ),
                 ("page", models.TextField(blank=True)),
                 (
+                    "pages",
+                    models.PositiveIntegerField(default=0, help_text="Read in the run under way."),
+                ),
+                (
+                    "page_digest",
+                    models.CharField(
+                        blank=True,
+                        help_text="Of what was told the last time, to know it again.",
+                        max_length=64,
+                    ),
+                ),
+                (
+                    "refusals",
+                    models.PositiveSmallIntegerField(
+                        default=0, help_text="Of this page, in a row; outages and limits are none."
+                    ),
+                ),
+                (
                     "due_at",
                     models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
                 ),

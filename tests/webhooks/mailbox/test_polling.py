@@ -207,6 +207,19 @@ def test_more_mails_than_a_poll_keeps_that_cannot_be_moved_hold_up_none(
         assert server.commands.count("CREATE") <= 3  # no storm of what is refused anyway
 
 
+def test_a_mail_that_cannot_be_moved_keeps_its_batch_only(
+    server: FakeImap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "BATCH", 2)
+    for number in range(5):
+        server.put(b"Subject: %d\r\n\r\n" % number)
+    server.immovable_uid = 4
+    with pytest.raises(MailboxError, match="did not move"):
+        poll()
+    assert {mail.uid for mail in server.folders["INBOX"]} == set(BounceMailbox.objects.get().kept)
+    assert (server.count(), Receipt.objects.count()) == (2, 5)
+
+
 @pytest.mark.parametrize("changed", ["validity", "account"])
 def test_uids_that_mean_something_else_now_are_forgotten(
     server: FakeImap, settings: Any, changed: str

@@ -67,7 +67,7 @@ def fetch(name: str, desk: Desk, window: Window, page: str) -> Page:
         for raw in entries
     ]
     # To an empty page: how many it gives at a time is its own affair.
-    return Page(feedback, str(offset + len(entries)) if entries else "")
+    return Page(feedback, str(offset + len(entries)) if entries else "", told=entries)
 
 
 def look_up(desk: Desk, message: Message) -> Sequence[Feedback]:
