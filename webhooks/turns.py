@@ -41,13 +41,14 @@ class Lease:
     def keep(self) -> bool:
         """Whether it is still ours; made longer once a third of it is over. One statement at most.
 
-        Nobody else takes what nobody else has waited for: a lease that has ended is made longer,
-        too, unless it has gone to another."""
+        One that has ended is made longer, too, unless it has gone to another."""
         now = time.monotonic()
         if now - self.renewed_at < self.seconds / 3:
             return True
+        if _count(_RENEW, self.seconds, self.name, self.owner) != 1:
+            return False
         self.renewed_at = now
-        return _count(_RENEW, self.seconds, self.name, self.owner) == 1
+        return True
 
 
 @contextmanager
