@@ -159,6 +159,9 @@ class Migration(migrations.Migration):
                         fields=["due_at", "id"],
                         name="receipt_tried",
                     ),
+                    models.Index(
+                        condition=models.Q(("state", "dead")), fields=["-id"], name="receipt_dead"
+                    ),
                 ],
                 "constraints": [
                     models.UniqueConstraint(
