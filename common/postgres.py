@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -79,22 +79,6 @@ def lock_names(names: Iterable[bytes], *, shared: bool) -> None:
             "(SELECT key FROM unnest(%s::bigint[]) AS key ORDER BY key) AS ordered",
             [keys],
         )
-
-
-@contextmanager
-def session_lock(name: bytes) -> Iterator[bool]:
-    """Hold the lock of this name, outside of any transaction; False, and at once, while another
-    connection holds it. It ends with the connection, however that ends."""
-    key = int.from_bytes(hashlib.sha256(name).digest()[:8], "big", signed=True)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s)", [key])
-        is_ours: bool = cursor.fetchone()[0]
-    try:
-        yield is_ours
-    finally:
-        if is_ours:
-            with suppress(Error), connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_unlock(%s)", [key])
 
 
 def insert_rows(rows: Iterable[Model], *, ignore_conflicts: bool = False) -> None:

@@ -59,6 +59,7 @@ class Receipt(models.Model):
                 name="receipt_tried",
                 condition=Q(state__in=["pending", "parked"], attempts__gt=0),
             ),
+            models.Index(fields=["-id"], name="receipt_dead", condition=Q(state="dead")),
         ]
 
     def __str__(self) -> str:
