@@ -12,12 +12,12 @@ from common.bell import ring
 from common.postgres import insist
 from delivery import transitions
 from delivery.bounces import RETURNED
-from delivery.handover import Handed
 from delivery.journal import Journal
 from delivery.models import Message
 from delivery.providers import TRAITS
 from delivery.states import MessageState, Reason
 from delivery.transitions import Settled
+from delivery.turns import Handed
 from delivery.verdicts import Blame, Outcome, Verdict
 
 logger = logging.getLogger(__name__)

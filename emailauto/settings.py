@@ -220,7 +220,8 @@ if BOUNCE_MAILBOX_URL:
     CELERY_BEAT_SCHEDULE["bounce-mailbox"] = {
         "task": "webhooks.poll_bounces",
         "schedule": BOUNCE_MAILBOX_SECONDS,
-        "options": {"queue": "maintenance", "expires": max(BOUNCE_MAILBOX_SECONDS, 10.0)},
+        # Mail servers take their time, and not that of the sweep.
+        "options": {"queue": "bulk", "expires": max(BOUNCE_MAILBOX_SECONDS, 10.0)},
     }
 ANYMAIL = {"REQUESTS_TIMEOUT": (5, 30)}
 

@@ -75,6 +75,14 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "batch_size",
+                    models.PositiveSmallIntegerField(
+                        blank=True,
+                        help_text="Marketing mails per call, where the provider takes several. Empty or 0: as many as suit it. 1: one mail per call.",
+                        null=True,
+                    ),
+                ),
+                (
                     "hourly_cap",
                     models.PositiveIntegerField(
                         blank=True,

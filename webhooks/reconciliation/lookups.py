@@ -31,13 +31,13 @@ AGAIN_AFTER = (3_600, 21_600, 86_400)
 _LEAST_PAUSE, _LONGEST_PAUSE = 60.0, 6 * 3_600.0
 _AT_ONCE = 1_000
 
-# A resend is a new doubt, and looked up anew.
+# A resend is a new doubt, and looked up anew. Behind the plus stands how it went (`Route.way_of`).
 _PLAN = """
     INSERT INTO delivery_lookup AS l (message_id, attempt, tries, due_at, result, detail)
     SELECT m.id, m.attempts, 0, m.handed_over_at + %s * interval '1 second', '', ''
     FROM delivery_message AS m
     JOIN unnest(%s::bigint[], %s::text[]) AS a (provider_id, route)
-      ON a.provider_id = m.provider_id AND a.route = m.route
+      ON a.provider_id = m.provider_id AND a.route = split_part(m.route, '+', 1)
     WHERE m.state = 'unknown' AND m.handed_over_at IS NOT NULL AND NOT EXISTS (
         SELECT FROM delivery_lookup AS k WHERE k.message_id = m.id AND k.attempt = m.attempts)
     ORDER BY m.id LIMIT %s
@@ -55,7 +55,7 @@ _CLAIM = """
         SELECT k.message_id FROM delivery_lookup AS k
         JOIN delivery_message AS m ON m.id = k.message_id
         JOIN unnest(%(providers)s::bigint[], %(routes)s::text[]) AS a (provider_id, route)
-          ON a.provider_id = m.provider_id AND a.route = m.route
+          ON a.provider_id = m.provider_id AND a.route = split_part(m.route, '+', 1)
         WHERE m.state = 'unknown' AND m.attempts = k.attempt
               AND k.due_at <= statement_timestamp() AND k.tries <= %(most)s
         ORDER BY k.due_at, k.message_id LIMIT %(limit)s FOR UPDATE OF k SKIP LOCKED)
