@@ -21,11 +21,10 @@ from django.db.models.functions import Now
 
 from common.postgres import database_time
 from delivery.models import Circuit, Provider
-from delivery.turns import Handed
+from delivery.turns import REFUSALS, Handed
 from delivery.verdicts import Blame, Outcome, Verdict
 
 FAILURES = 5
-REFUSALS = 20
 FIRST_PAUSE = 30.0
 LONGEST_PAUSE = 600.0
 _PROBE_SECONDS = 60

@@ -33,7 +33,7 @@ from delivery.journal import Journal, JournalLost
 from delivery.models import Provider
 from delivery.providers import Traits
 from delivery.routes import Route
-from delivery.turns import Departed, Handed, Stops
+from delivery.turns import Departed, Handed, Refusals, Stops
 from delivery.verdicts import Blame, HandoverError, Outcome, Verdict, of_answer, verdict_of
 
 logger = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ class HttpRun:
         self._is_stopped: Callable[[Departed], bool] = lambda _: False
         self._barred: set[str] = set()
         """Sending domains that the provider has just refused."""
+        self._refusals = Refusals()
         self._is_over = False
         self._lanes = 0
 
@@ -263,6 +264,7 @@ class HttpRun:
         ]
         self.handed.extend(handed)
         self._claims.done(handed)
+        self._is_over |= self._refusals.are_too_many(handed)
         for h in handed:
             if h.verdict.blame == Blame.SENDER:
                 self._barred.add(h.departed.outbound.sender.domain)

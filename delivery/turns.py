@@ -4,7 +4,7 @@ from it; what was switched off or barred meanwhile, or has no time left, is neve
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from django.db import Error, connection
@@ -15,6 +15,9 @@ from delivery.verdicts import Blame, Verdict
 
 # A kill switch has to bite within a second.
 _LOOK_SECONDS = 0.4
+REFUSALS = 20
+"""So many mails in a row that a provider refuses for good, whoever they are for, are our fault or
+its own: those after them had better wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,20 @@ class Handed:
     """Another message has the same answer to the same call; it counts once against the provider."""
 
 
+class Refusals:
+    """How many there have been in a row."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def are_too_many(self, handed: Iterable[Handed]) -> bool:
+        """Whether there are, with these as the latest."""
+        for one in handed:
+            if not one.is_echo:
+                self._count = self._count + 1 if one.verdict.is_plain_refusal else 0
+        return self._count >= REFUSALS
+
+
 Stops = Callable[[], Callable[[Departed], bool]]
 """Asked now and then: which messages must not be begun any more?"""
 
@@ -57,6 +74,7 @@ class Turns:
         self._is_stopped: Callable[[Departed], bool] = lambda _: False
         self._barred: set[str] = set()
         """Sending domains that the provider has just refused."""
+        self._refusals = Refusals()
         self._looked_at = time.monotonic()
         self._over = threading.Event()
         self._taking = threading.Lock()
@@ -104,12 +122,13 @@ class Turns:
             self._waiting.extendleft(reversed(chunk))
 
     def note(self, handed: Sequence[Handed]) -> None:
-        """What came of them; ends everything when the provider wants no more, or bars a domain."""
+        """What came of them; ends everything when the provider wants no more or refuses too many,
+        or bars a domain."""
         self.handed.extend(handed)
         self._barred.update(
             h.departed.outbound.sender.domain for h in handed if h.verdict.blame == Blame.SENDER
         )
-        if any(h.verdict.stops_provider for h in handed):
+        if self._refusals.are_too_many(handed) or any(h.verdict.stops_provider for h in handed):
             self.end()
 
     def look(self) -> None:

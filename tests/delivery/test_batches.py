@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.db.models.functions import Now
 
-from delivery import circuits, providers
+from delivery import providers
 from delivery.engine import drain
 from delivery.models import Circuit, Message
 from delivery.providers import TRAITS
@@ -270,7 +270,7 @@ def test_refusal_of_everything_costs_a_few_calls_and_fails_few(kind: str) -> Non
             deliver()
         assert len(esp.requests) <= 4 * 30
         assert Circuit.objects.get().open_until is not None
-    assert states()["failed"] <= 2 * circuits.REFUSALS
+    assert states()["failed"] <= 2 * turns.REFUSALS
     assert states()["queued"] >= 10
 
 
