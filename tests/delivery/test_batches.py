@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.db.models.functions import Now
 
-from delivery import providers
+from delivery import providers, turns
 from delivery.engine import drain
 from delivery.models import Circuit, Message
 from delivery.providers import TRAITS
