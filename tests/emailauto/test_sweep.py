@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import DataError, connection
 from django.db.models.functions import Now
 
-from delivery import handover
+from delivery import httprun
 from delivery.engine import deliver_batch, drain
 from delivery.models import Message
 from emailauto.sweep import sweep
@@ -48,18 +49,19 @@ def _left_behind(esp: FakeESP, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     sender = SenderFactory(provider=provider)
     MessageFactory.create_batch(5, sender=sender)
-    as_usual = handover._call
+    as_usual = httprun.HttpRun._offer_alone
 
-    def dies_of_the_third(*call: object) -> object:
-        handed = as_usual(*call)  # type: ignore[arg-type]
+    async def dies_of_the_third(run: Any, mail: Any) -> Any:
+        verdict = await as_usual(run, mail)
         if len(esp.requests) == 3:
             raise Died
-        return handed
+        return verdict
 
     with monkeypatch.context() as patched:
-        patched.setattr(handover, "_call", dies_of_the_third)
-        with pytest.raises(Died):
+        patched.setattr(httprun.HttpRun, "_offer_alone", dies_of_the_third)
+        with pytest.raises(BaseExceptionGroup) as died:
             deliver_batch("transactional", limit=5)
+    assert died.group_contains(Died)
     MessageFactory(state="claimed", sender=sender)
     MessageFactory(state="held", sender=sender)
     EventFactory(attempts=MAX_ATTEMPTS, claimed_until=Now() - timedelta(seconds=1))
