@@ -9,7 +9,6 @@ from inscriptis.model.config import ParserConfig
 from inscriptis.model.html_document_state import HtmlDocumentState
 from inscriptis.model.tag import CustomHtmlTagHandlerMapping
 
-_TRAILING = re.compile(r"[ \t]+$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 
@@ -20,8 +19,8 @@ def text_from_html(html: str) -> str:
 
 def tidy(text: str) -> str:
     """Without white space at line ends and around the text, at most one blank line in a row."""
-    text = _TRAILING.sub("", text.replace("\r\n", "\n").replace("\u00a0", " "))
-    return _BLANK_LINES.sub("\n\n", text).strip("\n")
+    lines = text.replace("\r\n", "\n").replace("\u00a0", " ").split("\n")
+    return _BLANK_LINES.sub("\n\n", "\n".join(line.rstrip(" \t") for line in lines)).strip("\n")
 
 
 def _link_starts(state: HtmlDocumentState, attributes: dict[str, Any]) -> None:
