@@ -39,7 +39,7 @@ def test_style_keeps_what_lays_a_mail_out() -> None:
     assert 'style="width: 100%;"' in as_webmail(html)
 
 
-@pytest.mark.parametrize("begun", ["<style>", "<style ", "<style></style"])
+@pytest.mark.parametrize("begun", ["<style>", "<style></style"])
 def test_style_sheets_without_an_end_take_linear_time(begun: str) -> None:
     with cpu_limit():
         as_webmail(begun * 60_000)
