@@ -69,6 +69,8 @@ def subscribe(application: Application) -> Answer:
         if reasons - {SuppressionReason.UNSUBSCRIBE}:
             return Answer.SUPPRESSED
         contact = _contact(application)
+        if contact.objected_at is not None:
+            reasons.add(SuppressionReason.UNSUBSCRIBE)
         said = Subscription.objects.filter(contact=contact, topic=application.topic).first()
         state = said.state if said is not None else ""
         if state == ConsentState.GRANTED and not reasons:

@@ -10,12 +10,12 @@ from django.db import transaction
 
 from common.addresses import address_hash
 from common.clock import now
-from contacts.ledger import ConsentChange, record_consents, record_tracking
+from contacts.ledger import ConsentChange, lift_objection, record_consents, record_tracking
 from contacts.models import Contact, Topic
 from contacts.states import ConsentState
 from delivery.models import Message
 from preferences.proof import Proof
-from preferences.standing import Standing, TopicLine, read_standing
+from preferences.standing import Standing, TopicLine, addresses_of, read_standing
 from suppression.services import (
     SuppressionRequest,
     lift_unsubscribes,
@@ -41,21 +41,29 @@ class Wish:
 
 
 def unsubscribe(message: Message, scope: str, *, source: str, evidence: str = "") -> None:
-    """Suppress the address this message was sent to, in this scope, and withdraw the consent to
-    its topic. Idempotent; when this returns it is committed, and no hand-over whose transaction
-    starts later ignores it."""
-    apply_feedback(
-        [
-            Feedback(
-                kind=FeedbackKind.UNSUBSCRIBED,
-                at=now(),
-                source=source,
-                message_uuid=message.pk,
-                scope=scope,
-                detail=evidence or f"message {message.pk}",
-            )
-        ]
-    )
+    """Suppress the address this message was sent to, and the person's own where that is another,
+    in this scope; withdraw the consent to its topic, and for all marketing note the objection.
+    Idempotent; when this returns it is committed, and no hand-over whose transaction starts later
+    ignores it."""
+    evidence = evidence or f"message {message.pk}"
+    with transaction.atomic():
+        addresses = addresses_of(message, message.contact)
+        lock_addresses((address_hash(a.normalized) for a in addresses), shared=False)
+        apply_feedback(
+            [
+                Feedback(
+                    kind=FeedbackKind.UNSUBSCRIBED,
+                    at=now(),
+                    source=source,
+                    message_uuid=message.pk,
+                    scope=scope,
+                    detail=evidence,
+                )
+            ]
+        )
+        others = [a for a in addresses if a.normalized != message.email_normalized]
+        reason = SuppressionReason.UNSUBSCRIBE
+        suppress_addresses([SuppressionRequest(a, scope, reason, source, evidence) for a in others])
 
 
 def save_wish(message: Message, wish: Wish, proof: Proof) -> Standing:
@@ -80,9 +88,9 @@ def save_wish(message: Message, wish: Wish, proof: Proof) -> Standing:
 def stop_everything(message: Message, proof: Proof) -> Standing:
     """No marketing mail at all any more, no recording, and every consent taken back."""
     with transaction.atomic():
-        before, contact = locked(message)
+        _, contact = locked(message)
         unsubscribe(message, MARKETING, source=proof.source, evidence=proof.evidence)
-        _suppress(before, [MARKETING], proof)
+        contact.refresh_from_db(fields=["objected_at"])
         given = (ConsentState.GRANTED, ConsentState.PENDING)
         # What the feedback has just taken back is not taken back twice.
         now_said = read_standing(message, contact)
@@ -141,6 +149,7 @@ def _turn_on(before: Standing, topics: Sequence[Topic], proof: Proof) -> None:
         return
     hashes = [address_hash(address.normalized) for address in before.addresses]
     lift_unsubscribes(hashes, [MARKETING, *(topic_scope(topic.key) for topic in topics)])
+    lift_objection(before.contact, source=proof.source, evidence=proof.evidence)
     _record(topics, before.contact, proof, ConsentState.GRANTED)
 
 

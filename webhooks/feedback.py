@@ -11,8 +11,8 @@ from typing import Any
 from django.db import transaction
 
 from common.addresses import address_hash
-from contacts.ledger import ConsentChange, record_consents
-from contacts.services import subscription_states
+from contacts.ledger import ConsentChange, Objection, record_consents, record_objections
+from contacts.services import people_at, subscription_states
 from contacts.states import ConsentState
 from suppression.services import SuppressionRequest, lock_addresses, suppress_addresses
 from webhooks.kinds import Feedback, FeedbackKind
@@ -39,7 +39,9 @@ def apply_feedback(feedback: Sequence[Feedback]) -> list[dict[str, Any]]:
         lock_addresses({*_named(matches), *map(address_hash, judged)}, shared=False)
         _suppress(matches)
         _withdraw(matches)
-        marked = mark(matches)
+        objections = _objections(matches)
+        marked = mark(matches, touching=[objection.contact_id for objection in objections])
+        record_objections(objections)
         judge_addresses(judged)
         news = news_of(matches, marked)
         tell(news)
@@ -53,7 +55,8 @@ def _named(matches: Iterable[Match]) -> Iterator[bytes]:
     for item in matches:
         if item.suppression is not None and item.address is not None:
             yield address_hash(item.address.normalized)
-        if item.withdraws and item.message is not None and item.message.contact.email_normalized:
+        is_decided = item.withdraws or item.objects
+        if is_decided and item.message is not None and item.message.contact.email_normalized:
             yield address_hash(item.message.contact.email_normalized)
 
 
@@ -85,6 +88,22 @@ def _withdraw(matches: Iterable[Match]) -> None:
         return
     states = subscription_states(contact_id for contact_id, _ in wanted)
     record_consents([c for key, c in wanted.items() if states.get(key) != ConsentState.WITHDRAWN])
+
+
+def _objections(matches: Iterable[Match]) -> list[Objection]:
+    """Who wants no marketing mail any more. An address can be left; this goes with the person."""
+    items = [item for item in matches if item.objects]
+    strangers = {i.address.normalized for i in items if i.message is None and i.address is not None}
+    owners = people_at(strangers)
+    found = []
+    for item in items:
+        if item.message is not None:
+            contact_id: int | None = item.message.contact_id
+        else:
+            contact_id = owners.get(item.address.normalized) if item.address is not None else None
+        if contact_id is not None:
+            found.append(Objection(contact_id, item.feedback.source, item.feedback.detail))
+    return found
 
 
 def _outcome(match: Match, marked: Marked) -> dict[str, Any]:

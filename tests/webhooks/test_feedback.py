@@ -11,7 +11,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from common.addresses import parse_address
-from contacts.models import Consent, Subscription
+from contacts.models import Consent, Contact, Subscription
 from contacts.states import ConsentState
 from delivery.bounces import BounceClass
 from delivery.models import Message
@@ -89,12 +89,13 @@ def test_every_order_ends_the_same(state: str, every: int) -> None:
         Message.objects.update(state=state, reason=reason, sent_at=None, **dict.fromkeys(TIMES))
         for table in (Suppression, Consent, Subscription):
             table.objects.all().delete()
+        Contact.objects.update(objected_at=None)
         ends.append(end_of([[story(message)[i]] for i in order], message))
     assert all(end == ends[0] for end in ends)
     row, scopes, consents = ends[0]
     assert [row[name] for name in TIMES[:5]] == [NOON + timedelta(minutes=m) for m in range(1, 6)]
     assert scopes == {("all", "hard_bounce"), ("marketing", "complaint")}
-    assert consents == [(message.contact_id, message.topic_id, "withdrawn")]
+    assert consents == [(message.contact_id, t, "withdrawn") for t in (None, message.topic_id)]
 
 
 def test_one_batch_ends_like_one_by_one() -> None:
@@ -183,7 +184,8 @@ def test_complaint_withdraws_the_consent_once() -> None:
     (outcome,) = apply_feedback([about(message, FeedbackKind.COMPLAINED)])
     apply_feedback([about(message, FeedbackKind.COMPLAINED, 1)])
     assert outcome["effects"] == ["complained_at", "suppressed:marketing", "withdrawn:news"]
-    consent = Consent.objects.get()
+    assert Consent.objects.filter(purpose="marketing", state="withdrawn").count() == 1
+    consent = Consent.objects.get(purpose="mail")
     assert (consent.contact, consent.topic, consent.state, consent.source) == (
         message.contact,
         message.topic,
@@ -196,7 +198,8 @@ def test_complaint_withdraws_the_consent_once() -> None:
 def test_complaint_about_transactional_mail_suppresses_marketing_only() -> None:
     apply_feedback([about(MessageFactory(state="sent"), FeedbackKind.COMPLAINED)])
     assert suppressed() == {("marketing", "complaint")}
-    assert not Consent.objects.exists()
+    assert not Consent.objects.filter(purpose="mail").exists()
+    assert Consent.objects.get().purpose == "marketing"
 
 
 def test_unsubscribe_is_recorded_in_its_scope() -> None:
