@@ -74,6 +74,8 @@ def save_wish(message: Message, wish: Wish, proof: Proof) -> Standing:
     """
     with transaction.atomic():
         before, contact = locked(message)
+        if before.is_moved:
+            wish = _only_stricter(wish, contact)
         granted = [line.topic for line in before.topics if _is_granted(line, wish, before)]
         withdrawn = [line.topic for line in before.topics if _is_withdrawn(line, wish, granted)]
         _turn_off(message, before, withdrawn, proof)
@@ -119,6 +121,24 @@ def locked(message: Message) -> tuple[Standing, Contact]:
     lock_addresses((address_hash(a) for a in set(known) if a), shared=False)
     contact = Contact.objects.select_for_update(no_key=True).get(pk=message.contact_id)
     return read_standing(message, contact), contact
+
+
+def _only_stricter(wish: Wish, contact: Contact) -> Wish:
+    """What whoever reads the mail to an address that the person has left may change for them. How
+    the topics are kept to it is seen where they are turned on."""
+    limits = [n for n in (wish.weekly_limit, contact.weekly_limit) if n is not None]
+    pause = wish.pause_days or None
+    if pause is not None and (until := contact.paused_until) is not None:
+        longer = _end_of_pause(until, pause)
+        pause = pause if longer is not None and longer > until else None
+    return replace(
+        wish,
+        may_track=wish.may_track and contact.may_track,
+        do_not_share=wish.do_not_share or contact.do_not_share,
+        weekly_limit=min(limits, default=None),
+        pause_days=pause,
+        locale=contact.locale,
+    )
 
 
 def _is_granted(line: TopicLine, wish: Wish, before: Standing) -> bool:

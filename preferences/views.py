@@ -95,7 +95,7 @@ class PreferencesView(RecipientPage):
             "contact": standing.contact,
             "saved": saved,
             "signals": _signals(self.request),
-            "limits": sorted({*WEEKLY_LIMITS, standing.contact.weekly_limit or 1}),
+            "limits": _limits(standing),
             "languages": language_choices(),
         }
         return self.page("preferences", facts, status=status)
@@ -170,6 +170,16 @@ class BrowserView(RecipientPage):
         response = private(HttpResponse(html))
         response["Content-Security-Policy"] = _MAIL_POLICY
         return response
+
+
+def _limits(standing: Standing) -> list[int]:
+    """What may be chosen: their own number is always among it, and nothing wider than that where
+    they may only turn things off."""
+    own = standing.contact.weekly_limit
+    if own is None:
+        return list(WEEKLY_LIMITS)
+    most = own if standing.is_moved else max(WEEKLY_LIMITS)
+    return sorted({own, *(limit for limit in WEEKLY_LIMITS if limit <= most)})
 
 
 def read_wish(request: HttpRequest) -> Wish | None:

@@ -1,5 +1,7 @@
 """`/p/<token>`: what a person can say on their page, and what comes of it."""
 
+import re
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -266,6 +268,57 @@ def test_link_to_an_address_they_left_turns_off_and_not_on(message: Message) -> 
     hashes = {address_hash(a) for a in ("ada@example.com", "new@example.org")}
     rows = Suppression.objects.filter(scope="topic:carts")
     assert {bytes(row.address_hash) for row in rows} == hashes
+
+
+def settings_of(contact: Contact) -> dict[str, Any]:
+    fields = ("may_track", "do_not_share", "weekly_limit", "paused_until", "locale")
+    return {field: getattr(contact, field) for field in fields}
+
+
+def left_the_address(**fields: Any) -> Contact:
+    Contact.objects.update(email="new@example.org", email_normalized="new@example.org", **fields)
+    return Contact.objects.get()
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"may_track": "on", "pause": "0"},
+        {"weekly_limit": "5", "pause": "7", "locale": "fr"},
+        {"weekly_limit": "2", "pause": ""},
+    ],
+)
+def test_link_to_an_address_they_left_loosens_nothing(
+    message: Message, wish: dict[str, str]
+) -> None:
+    until = now() + timedelta(days=60)
+    contact = left_the_address(
+        may_track=False, do_not_share=True, weekly_limit=2, paused_until=until, locale="de"
+    )
+    before = settings_of(contact)
+    say(message, ["carts", "news"], **wish)
+    assert settings_of(Contact.objects.get()) == before
+    assert ledger() == []
+
+
+def test_link_to_an_address_they_left_may_tighten(message: Message) -> None:
+    left_the_address(may_track=True, weekly_limit=5, paused_until=now() + timedelta(days=3))
+    say(message, ["carts", "news"], weekly_limit="1", pause="30", do_not_share="on")
+    contact = Contact.objects.get()
+    assert (contact.may_track, contact.do_not_share, contact.weekly_limit) == (False, True, 1)
+    assert contact.paused_until > now() + timedelta(days=29)
+    assert ledger() == [(None, "withdrawn")]
+
+
+def test_page_of_an_address_they_left_offers_nothing_looser(message: Message) -> None:
+    left_the_address(do_not_share=True, weekly_limit=2, paused_until=now() + timedelta(days=60))
+    html = get(message, PREFERENCES).content.decode()
+    for field in (
+        *('name="may_track" disabled', 'name="do_not_share" checked disabled'),
+        *('name="locale" disabled', 'value="0" disabled'),
+    ):
+        assert field in html
+    assert re.findall(r'<option value="(\w*)"', html.split("</select>")[0]) == ["1", "2"]
 
 
 def test_page_of_somebody_who_was_erased_is_404(message: Message) -> None:
