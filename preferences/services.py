@@ -28,16 +28,26 @@ from webhooks.feedback import Feedback, FeedbackKind, apply_feedback
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Everything a person says on their page, as a whole: what is not ticked is not wanted."""
+    """Everything a person says on their page, as a whole: what they saw and is not ticked is not
+    wanted."""
 
     topics: frozenset[str]
-    """Keys."""
+    """Keys of what is ticked."""
     may_track: bool
     do_not_share: bool
     weekly_limit: int | None
     pause_days: int | None
     """From today; 0 ends a pause, None leaves it as it is."""
     locale: str
+    shown: frozenset[str] | None = None
+    """Keys of the topics that the page had; None: all there are."""
+    was_on: frozenset[str] = frozenset()
+    """Keys of those that were ticked when they got the page: nothing that they ticked themselves.
+    `TRACKING` stands for the recording."""
+
+
+TRACKING = "*tracking"
+"""No key of a topic."""
 
 
 def unsubscribe(message: Message, scope: str, *, source: str, evidence: str = "") -> None:
@@ -80,6 +90,8 @@ def save_wish(message: Message, wish: Wish, proof: Proof) -> Standing:
         withdrawn = [line.topic for line in before.topics if _is_withdrawn(line, wish, granted)]
         _turn_off(message, before, withdrawn, proof)
         _turn_on(before, granted, proof)
+        if wish.may_track and TRACKING in wish.was_on and not contact.may_track:
+            wish = replace(wish, may_track=False)
         if wish.may_track != contact.may_track:
             state = ConsentState.GRANTED if wish.may_track else ConsentState.WITHDRAWN
             record_tracking([contact], state, source=proof.source, evidence=proof.evidence)
@@ -142,14 +154,19 @@ def _only_stricter(wish: Wish, contact: Contact) -> Wish:
 
 
 def _is_granted(line: TopicLine, wish: Wish, before: Standing) -> bool:
-    return line.topic.key in wish.topics and not line.is_on and not before.is_moved
+    key = line.topic.key
+    is_their_tick = key in wish.topics - wish.was_on and (wish.shown is None or key in wish.shown)
+    return is_their_tick and not line.is_on and not before.is_moved
 
 
 def _is_withdrawn(line: TopicLine, wish: Wish, granted: Sequence[Topic]) -> bool:
-    if line.topic.key in wish.topics:
+    if line.topic in granted:
         return False
-    # With the unsubscribe from everything goes what kept the unticked ones off.
-    return line.is_on or (bool(granted) and line.comes_back)
+    # With the unsubscribe from everything goes what kept the others off.
+    if granted and line.comes_back:
+        return True
+    is_shown = wish.shown is None or line.topic.key in wish.shown
+    return line.is_on and is_shown and line.topic.key not in wish.topics
 
 
 def _turn_off(message: Message, before: Standing, topics: Sequence[Topic], proof: Proof) -> None:

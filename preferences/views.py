@@ -13,7 +13,7 @@ from preferences.languages import language_choices, page_language
 from preferences.optin import confirm, is_open, topic_of
 from preferences.pages import RecipientPage, private
 from preferences.personal import Wanted, asked_by, forget, send_link
-from preferences.services import Wish, save_wish, stop_everything, unsubscribe
+from preferences.services import TRACKING, Wish, save_wish, stop_everything, unsubscribe
 from preferences.standing import Standing, read_standing
 from suppression.states import MARKETING, topic_scope
 
@@ -96,6 +96,7 @@ class PreferencesView(RecipientPage):
             "saved": saved,
             "signals": _signals(self.request),
             "limits": _limits(standing),
+            "recording": TRACKING,
             "languages": language_choices(),
         }
         return self.page("preferences", facts, status=status)
@@ -195,6 +196,9 @@ def read_wish(request: HttpRequest) -> Wish | None:
         return None
     return Wish(
         topics=frozenset(data.getlist("topic")),
+        # A page of the shop's own may leave it out.
+        shown=frozenset(data.getlist("shown")) if "shown" in data else None,
+        was_on=frozenset(data.getlist("was_on")),
         may_track="may_track" in data,
         do_not_share="do_not_share" in data or _signals(request),
         weekly_limit=max(1, int(limit)) if limit else None,

@@ -21,7 +21,7 @@ from suppression.models import Suppression
 from suppression.services import SuppressionRequest, suppress_addresses
 from suppression.states import SuppressionReason
 from tests.factories import MessageFactory, TopicFactory
-from tests.preferences.pages import assert_private, get, path_of, post, strict_client
+from tests.preferences.pages import assert_private, filled_in, get, path_of, post, strict_client
 
 pytestmark = pytest.mark.django_db
 
@@ -80,6 +80,43 @@ def test_saving_what_is_shown_changes_nothing(message: Message) -> None:
     assert say(message, ["carts", "news"]).status_code == 200
     assert ledger() == []
     assert suppressions() == set()
+
+
+def test_pressing_save_without_a_change_changes_nothing(message: Message) -> None:
+    Contact.objects.update(may_track=True, do_not_share=True, weekly_limit=3, locale="de")
+    before = settings_of(Contact.objects.get())
+    post(message, PREFERENCES, filled_in(get(message, PREFERENCES)))
+    assert settings_of(Contact.objects.get()) == before
+    assert ledger() == []
+
+
+def test_topic_they_have_not_seen_is_not_decided_about(message: Message) -> None:
+    form = filled_in(get(message, PREFERENCES))
+    TopicFactory(key="later", name="Later", policy=TopicPolicy.OPT_OUT)
+    form["topic"] = ["news", "later"]
+    post(message, PREFERENCES, form)
+    assert ledger() == [("carts", "withdrawn")]
+
+
+def test_topic_they_have_not_seen_stays_off_when_another_is_ticked_after_everything_was_off(
+    message: Message,
+) -> None:
+    post(message, PREFERENCES, {"stop": "all"})
+    form = filled_in(get(message, PREFERENCES))
+    TopicFactory(key="later", name="Later", policy=TopicPolicy.OPT_OUT)
+    post(message, PREFERENCES, form | {"topic": ["news"]})
+    states = dict(Subscription.objects.values_list("topic__key", "state"))
+    assert states == {"news": "granted", "carts": "withdrawn", "later": "withdrawn"}
+
+
+def test_page_that_was_open_all_along_turns_nothing_on_again(message: Message) -> None:
+    Contact.objects.update(may_track=True)
+    form = filled_in(get(message, PREFERENCES))
+    post(message, PREFERENCES, {"stop": "all"})
+    post(message, PREFERENCES, form)
+    assert ticked(message) == []
+    contact = Contact.objects.get()
+    assert (contact.may_track, contact.objected_at is None) == (False, False)
 
 
 def test_unticking_withdraws_and_suppresses_that_topic_alone(message: Message) -> None:
