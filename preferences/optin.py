@@ -11,7 +11,6 @@ from django.db import transaction
 
 from common.addresses import Address, address_hash
 from common.bell import ring
-from common.clock import now
 from contacts.ledger import ConsentChange, record_consents
 from contacts.models import Consent, Contact, Subscription, Topic
 from contacts.services import Identity, resolve_contacts
@@ -19,7 +18,7 @@ from contacts.states import ConsentState
 from content.services import find_wording
 from delivery.links import CONFIRM
 from delivery.models import Message
-from delivery.notices import write_notice
+from delivery.notices import once_a_day, write_notice
 from delivery.states import Stream
 from preferences.languages import page_language
 from preferences.proof import Proof
@@ -145,7 +144,7 @@ def _ask(application: Application, contact: Contact) -> None:
         contact,
         find_wording(TEMPLATE, language),
         action=CONFIRM,
-        dedupe_key=f"confirm:{contact.pk}:{topic.pk}:{now():%Y-%m-%d}",
+        dedupe_key=once_a_day("confirm", contact, topic.pk),
         about={"topic": topic.key, "name": topic.name, "description": topic.description},
     )
 

@@ -85,9 +85,9 @@ class PreferencesView(RecipientPage):
         return self._standing(standing, saved="saved")
 
     def _ask(self, wanted: Wanted) -> HttpResponse:
-        is_sent = send_link(self.message.contact, wanted)
+        asked = send_link(self.message.contact, wanted)
         standing = read_standing(self.message, self.message.contact)
-        return self._standing(standing, saved="asked" if is_sent else "not_asked")
+        return self._standing(standing, saved=asked.value)
 
     def _standing(self, standing: Standing, *, saved: str = "", status: int = 200) -> HttpResponse:
         facts = {

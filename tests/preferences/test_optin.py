@@ -106,6 +106,16 @@ def test_asking_again_the_same_day_sends_one_mail_and_writes_one_line(topic: Top
     assert ledger() == [("pending", "footer form")]
 
 
+def test_another_address_on_the_same_day_is_asked_as_well(topic: Topic) -> None:
+    for email in ("typo@example.com", "ada@example.com"):
+        subscribe(user_id="u1", email=email)
+        deliver()
+    assert list(SandboxMail.objects.order_by("pk").values_list("to_email", flat=True)) == [
+        "typo@example.com",
+        "ada@example.com",
+    ]
+
+
 def test_confirming_twice_is_confirming_once(topic: Topic) -> None:
     subscribe()
     deliver()

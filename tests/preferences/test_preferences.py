@@ -93,7 +93,8 @@ def test_pressing_save_without_a_change_changes_nothing(message: Message) -> Non
 def test_topic_they_have_not_seen_is_not_decided_about(message: Message) -> None:
     form = filled_in(get(message, PREFERENCES))
     TopicFactory(key="later", name="Later", policy=TopicPolicy.OPT_OUT)
-    form["topic"] = ["news", "later"]
+    TopicFactory(key="more", name="More", policy=TopicPolicy.OPT_IN)
+    form["topic"] = ["news", "more"]
     post(message, PREFERENCES, form)
     assert ledger() == [("carts", "withdrawn")]
 
