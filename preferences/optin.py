@@ -15,18 +15,13 @@ from contacts.ledger import ConsentChange, record_consents
 from contacts.models import Consent, Contact, Subscription, Topic
 from contacts.services import Identity, resolve_contacts
 from contacts.states import ConsentState
-from content.services import find_wording
-from delivery.links import CONFIRM
 from delivery.models import Message
-from delivery.notices import once_a_day, write_notice
 from delivery.states import Stream
-from preferences.languages import page_language
+from preferences.asking import ask
 from preferences.proof import Proof
 from preferences.services import locked, turn_on_topic
 from suppression.services import lock_addresses, suppressions_of
 from suppression.states import SuppressionReason, scopes_blocking
-
-TEMPLATE = "confirm_subscription"
 
 
 class AddressTaken(Exception):
@@ -80,7 +75,7 @@ def subscribe(application: Application) -> Answer:
             return Answer.SUPPRESSED if reasons else Answer.GRANTED
         if state != ConsentState.PENDING:
             _record(application, contact, ConsentState.PENDING)
-        _ask(application, contact)
+        ask(contact, application.topic)
     ring(Stream.TRANSACTIONAL.value)
     return Answer.PENDING
 
@@ -135,18 +130,6 @@ def _contact(application: Application) -> Contact:
 def _record(application: Application, contact: Contact, state: ConsentState) -> None:
     source, evidence = application.source, application.evidence
     record_consents([ConsentChange(contact, application.topic, state, source, evidence)])
-
-
-def _ask(application: Application, contact: Contact) -> None:
-    topic = application.topic
-    language = page_language(contact.locale, "")
-    write_notice(
-        contact,
-        find_wording(TEMPLATE, language),
-        action=CONFIRM,
-        dedupe_key=once_a_day("confirm", contact, topic.pk),
-        about={"topic": topic.key, "name": topic.name, "description": topic.description},
-    )
 
 
 def _in_words(line: Consent | None) -> str:

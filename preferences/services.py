@@ -9,11 +9,14 @@ from typing import Any
 from django.db import transaction
 
 from common.addresses import address_hash
+from common.bell import ring
 from common.clock import now
 from contacts.ledger import ConsentChange, lift_objection, record_consents, record_tracking
 from contacts.models import Contact, Topic
 from contacts.states import ConsentState
 from delivery.models import Message
+from delivery.states import Stream
+from preferences.asking import ask
 from preferences.proof import Proof
 from preferences.standing import Standing, TopicLine, addresses_of, read_standing
 from suppression.services import (
@@ -80,16 +83,19 @@ def save_wish(message: Message, wish: Wish, proof: Proof) -> Standing:
     """Make the person's wish count, write down what changed, and return how things stand now.
 
     A topic that is ticked again is consented to anew, and the person's own unsubscribe of it is
-    lifted; what others have said of the address (complaint, bounce, a hand) stays. Idempotent.
+    lifted; what others have said of the address (complaint, bounce, a hand) stays. Where the topic
+    wants it, they are asked by mail first: anybody who was passed the link can tick. Idempotent.
     """
     with transaction.atomic():
         before, contact = locked(message)
         if before.is_moved:
             wish = _only_stricter(wish, contact)
-        granted = [line.topic for line in before.topics if _is_granted(line, wish, before)]
+        ticked = [line for line in before.topics if _is_granted(line, wish, before)]
+        granted = [line.topic for line in ticked if not line.topic.double_opt_in]
         withdrawn = [line.topic for line in before.topics if _is_withdrawn(line, wish, granted)]
         _turn_off(message, before, withdrawn, proof)
         _turn_on(before, granted, proof)
+        _ask(before, [line for line in ticked if line.topic.double_opt_in], proof)
         if wish.may_track and TRACKING in wish.was_on and not contact.may_track:
             wish = replace(wish, may_track=False)
         if wish.may_track != contact.may_track:
@@ -188,6 +194,18 @@ def _turn_on(before: Standing, topics: Sequence[Topic], proof: Proof) -> None:
     lift_unsubscribes(hashes, [MARKETING, *(topic_scope(topic.key) for topic in topics)])
     lift_objection(before.contact, source=proof.source, evidence=proof.evidence)
     _record(topics, before.contact, proof, ConsentState.GRANTED)
+
+
+def _ask(before: Standing, lines: Sequence[TopicLine], proof: Proof) -> None:
+    """As for whom a form subscribes: who is not to be written to is not asked."""
+    lines = [line for line in lines if not (before.blocked_by or line.blocked_by)]
+    if not lines:
+        return
+    new = [line.topic for line in lines if not line.is_pending]
+    _record(new, before.contact, proof, ConsentState.PENDING)
+    for line in lines:
+        ask(before.contact, line.topic)
+    transaction.on_commit(lambda: ring(Stream.TRANSACTIONAL.value))
 
 
 def _suppress(before: Standing, scopes: Iterable[str], proof: Proof) -> None:
