@@ -6,6 +6,7 @@ from the rows.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from django.db import transaction
@@ -15,7 +16,7 @@ from contacts.ledger import ConsentChange, Objection, record_consents, record_ob
 from contacts.services import people_at, subscription_states
 from contacts.states import ConsentState
 from suppression.services import SuppressionRequest, lock_addresses, suppress_addresses
-from webhooks.kinds import Feedback, FeedbackKind
+from webhooks.kinds import WATCHED, Feedback, FeedbackKind
 from webhooks.limits import addresses_to_judge, judge_addresses
 from webhooks.marks import Marked, mark
 from webhooks.matching import Match, match
@@ -34,7 +35,7 @@ def apply_feedback(feedback: Sequence[Feedback]) -> list[dict[str, Any]]:
     if not feedback:
         return []
     with transaction.atomic():
-        matches = match(feedback)
+        matches = [_as_agreed(found) for found in match(feedback)]
         judged = addresses_to_judge(matches)
         lock_addresses({*_named(matches), *map(address_hash, judged)}, shared=False)
         _suppress(matches)
@@ -47,6 +48,15 @@ def apply_feedback(feedback: Sequence[Feedback]) -> list[dict[str, Any]]:
         tell(news)
         queue_deliveries(news)
     return [_outcome(match, marked) for match in matches]
+
+
+def _as_agreed(found: Match) -> Match:
+    """Who did not agree to be watched is not, however a provider is set up: what it tells of them
+    shows that it has the mail, and that is all."""
+    message, told = found.message, found.feedback
+    if message is None or told.kind not in WATCHED or message.contact.may_track:
+        return found
+    return replace(found, feedback=replace(told, kind=FeedbackKind.ACCEPTED, detail=""))
 
 
 def _named(matches: Iterable[Match]) -> Iterator[bytes]:

@@ -8,10 +8,9 @@ from uuid import UUID
 
 from django.db import connection
 
-from webhooks.kinds import FeedbackKind
+from webhooks.kinds import WATCHED
 from webhooks.matching import MOMENTS, Match
 
-_ENGAGING = frozenset({FeedbackKind.OPENED, FeedbackKind.CLICKED})
 _COLUMNS = tuple(MOMENTS.values())
 _PROVEN = "proven_at"
 
@@ -170,7 +169,7 @@ def _note_bounces(matches: Iterable[Match]) -> frozenset[tuple[UUID, str]]:
 def _engage(matches: Iterable[Match], touching: Iterable[int]) -> None:
     last: dict[int, datetime | None] = dict.fromkeys(touching)
     for match in matches:
-        if match.message is not None and match.feedback.kind in _ENGAGING:
+        if match.message is not None and match.feedback.kind in WATCHED:
             contact = match.message.contact_id
             last[contact] = max(match.feedback.at, last.get(contact) or match.feedback.at)
     if last:

@@ -149,6 +149,7 @@ _NEEDED = (
     *("id", "email", "email_normalized", "stream", "attempts", "depth", "contact_id", "topic_id"),
     *("origin_campaign", "origin_step", "esp_id"),
     *("contact__user_id", "contact__email", "contact__email_normalized", "contact__do_not_share"),
+    "contact__may_track",
     *("topic__key",),
 )
 

@@ -15,6 +15,7 @@ from contacts.models import Consent, Contact, Subscription
 from contacts.states import ConsentState
 from delivery.bounces import BounceClass
 from delivery.models import Message
+from events.models import Event
 from suppression.models import Suppression
 from tests.factories import MessageFactory, ProviderFactory, TopicFactory
 from webhooks.feedback import Feedback, FeedbackKind, apply_feedback
@@ -47,9 +48,8 @@ def hard(message: Message | None, minute: int = 0, **fields: Any) -> Feedback:
 
 
 def marketing_message(**fields: Any) -> Message:
-    return MessageFactory(
-        **{"stream": "marketing", "topic": TopicFactory(), "state": "sent", **fields}
-    )
+    known = {"stream": "marketing", "topic": TopicFactory(), "state": "sent"}
+    return MessageFactory(**{**known, "contact__may_track": True, **fields})
 
 
 def times_of(message: Message) -> dict[str, datetime]:
@@ -107,7 +107,7 @@ def test_one_batch_ends_like_one_by_one() -> None:
 
 
 def test_earliest_moment_stays() -> None:
-    message = MessageFactory(state="sent")
+    message = MessageFactory(state="sent", contact__may_track=True)
     for minute in (5, 3, 9):
         apply_feedback([about(message, FeedbackKind.OPENED, minute)])
     apply_feedback([about(message, FeedbackKind.OPENED, minute) for minute in (4, 2, 8)])
@@ -168,6 +168,17 @@ def test_mail_that_is_put_off_counts_by_what_the_receiver_said(
     assert message.bounces.get().bounce_class == bounce_class
     assert times_of(message) == {}
     assert suppressed() == set()
+
+
+@pytest.mark.parametrize("kind", [FeedbackKind.OPENED, FeedbackKind.CLICKED])
+def test_open_and_click_of_who_did_not_agree_leave_no_trace(kind: FeedbackKind) -> None:
+    message = marketing_message(contact__may_track=False, state="unknown")
+    (outcome,) = apply_feedback([about(message, kind, detail="https://shop.example/private")])
+    assert outcome["effects"] == ["sent"]
+    assert times_of(message) == {}
+    message.contact.refresh_from_db()
+    assert message.contact.engaged_at is None
+    assert not Event.objects.filter(type__startswith="email.").exists()
 
 
 def test_open_and_click_show_that_somebody_reads() -> None:

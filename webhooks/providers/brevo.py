@@ -10,7 +10,7 @@ from typing import Any
 from delivery.bounces import BounceClass, classify_reply, not_hard
 from webhooks.adapters import Adapter, Event, never_mind
 from webhooks.authenticity import has_basic_auth
-from webhooks.classification import BREVO_BLOCKS, Meaning, as_bounce
+from webhooks.classification import BREVO_BLOCKS, BY_MACHINE, Meaning, as_bounce
 from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
@@ -35,10 +35,9 @@ _KINDS = {
     "deferred": FeedbackKind.DEFERRED,
     "opened": FeedbackKind.OPENED,
     "unique_opened": FeedbackKind.OPENED,
-    "proxy_open": FeedbackKind.OPENED,
-    "unique_proxy_open": FeedbackKind.OPENED,
     "click": FeedbackKind.CLICKED,
 }
+_PROXIES = ("proxy_open", "unique_proxy_open")
 _BOUNCES = {
     "hard_bounce": BounceClass.HARD,
     "invalid_email": BounceClass.HARD,
@@ -82,6 +81,8 @@ def _meaning(raw: dict[str, Any]) -> Meaning:
     event, reason = text_at(raw, "event"), text_at(raw, "reason")
     if event in _BOUNCES:
         return as_bounce(_BOUNCES[event])
+    if event in _PROXIES:
+        return BY_MACHINE
     if event == "soft_bounce":
         return as_bounce(not_hard(classify_reply(reason)))
     if event == "blocked":

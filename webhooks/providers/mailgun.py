@@ -16,7 +16,14 @@ from django.conf import settings
 from delivery.bounces import BounceClass, classify_reply
 from webhooks.adapters import Adapter, Event, NotAuthentic
 from webhooks.authenticity import has_basic_auth, is_one_of, require_recent, unix_time
-from webhooks.classification import MAILGUN, Meaning, as_bounce, known, unless_the_code_says
+from webhooks.classification import (
+    BY_MACHINE,
+    MAILGUN,
+    Meaning,
+    as_bounce,
+    known,
+    unless_the_code_says,
+)
 from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
@@ -105,6 +112,8 @@ def _meaning(raw: Any) -> Meaning:
     event = text_at(raw, "event")
     if event in _PERSONS:
         return as_bounce(_PERSONS[event])
+    if text_at(raw, "client-info", "bot"):
+        return BY_MACHINE
     if event == "failed" and text_at(raw, "severity") == "temporary":
         return FeedbackKind.DEFERRED, None
     if event == "failed":

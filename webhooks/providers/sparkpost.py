@@ -9,7 +9,7 @@ from typing import Any
 from delivery.bounces import BounceClass, classify_reply
 from webhooks.adapters import MEGABYTE, Adapter, Event, never_mind
 from webhooks.authenticity import has_basic_auth
-from webhooks.classification import SPARKPOST, Meaning, as_bounce, known
+from webhooks.classification import BY_MACHINE, SPARKPOST, Meaning, as_bounce, known
 from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
@@ -91,6 +91,8 @@ def _meaning(raw: Any) -> Meaning:
     event = text_at(raw, "type")
     if event in _BOUNCES:
         return as_bounce(_BOUNCES[event])
+    if True in (at(raw, "is_prefetched"), at(raw, "user_agent_parsed", "is_prefetched")):
+        return BY_MACHINE
     if event in _REFUSALS:
         reason = text_at(raw, "raw_reason") or text_at(raw, "reason")
         told = known(SPARKPOST, text_at(raw, "bounce_class"))
