@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from django.conf import settings
 from django.core.exceptions import BadRequest, SuspiciousOperation
@@ -22,6 +23,7 @@ from django.views.decorators.csrf import csrf_exempt
 from common.addresses import mask
 from common.signing import read_uuid
 from delivery.models import Message, Sender
+from preferences.flood import seconds_to_wait
 from preferences.languages import page_language
 from preferences.proof import Proof
 
@@ -55,10 +57,23 @@ class RecipientPage(View):
             return self.page("unreadable", status=400)
 
     def get(self, request: HttpRequest, token: str) -> HttpResponse:
-        return self.show() if self._find(token) else self.page("unknown", status=404)
+        message_id = read_uuid(self.purpose, token)
+        wait = self._wait(message_id, is_act=False)
+        if wait:
+            return self._busy(wait)
+        return self.show() if self._find(message_id) else self.page("unknown", status=404)
 
     def post(self, request: HttpRequest, token: str) -> HttpResponse:
-        return self.act() if self._find(token) else self.page("unknown", status=404)
+        message_id = read_uuid(self.purpose, token)
+        wait = self._wait(message_id, is_act=True)
+        if not self._find(message_id):
+            return self.page("unknown", status=404)
+        return self._busy(wait) if wait and not self.is_first_no() else self.act()
+
+    def is_first_no(self) -> bool:
+        """Whether the person says no with this for the first time: that is heard however often the
+        link was used by whomever."""
+        return False
 
     def show(self) -> HttpResponse:
         raise NotImplementedError
@@ -66,9 +81,16 @@ class RecipientPage(View):
     def act(self) -> HttpResponse:
         raise NotImplementedError
 
-    def _find(self, token: str) -> bool:
-        """Whether there is a message of this token; then it is `self.message`."""
-        message_id = read_uuid(self.purpose, token)
+    def _wait(self, message_id: UUID | None, *, is_act: bool) -> int:
+        if message_id is None:
+            return 0
+        return seconds_to_wait(self.purpose, message_id, is_act=is_act)
+
+    def _busy(self, wait: int) -> HttpResponse:
+        return self.page("busy", status=429, headers={"Retry-After": str(wait)})
+
+    def _find(self, message_id: UUID | None) -> bool:
+        """Whether there is this message; then it is `self.message`."""
         if message_id is None:
             return False
         rows = Message.objects.defer("context").select_related("contact", "topic", "sender")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -34,23 +35,33 @@ class UnsubscribeView(RecipientPage):
 
     purpose = UNSUBSCRIBE
 
+    def is_first_no(self) -> bool:
+        return self.message.unsubscribed_at is None and self._scope() is not None
+
     def show(self) -> HttpResponse:
         return self._page("unsubscribe")
 
     def act(self) -> HttpResponse:
         message, proof = self.message, self.proof("unsubscribe")
-        if self.request.POST.get("List-Unsubscribe") == "One-Click":
-            unsubscribe(message, MARKETING, source="one-click", evidence=proof.evidence)
-            return private(HttpResponse("Unsubscribed.\n", content_type="text/plain"))
-        choice = self.request.POST.get("scope")
-        if choice == "topic" and message.topic is not None:
-            scope = topic_scope(message.topic.key)
-        elif choice == "all":
-            scope = MARKETING
-        else:
+        scope = self._scope()
+        if scope is None:
             return self._page("unsubscribe", status=400)
+        if self._is_one_click():
+            unsubscribe(message, scope, source="one-click", evidence=proof.evidence)
+            return private(HttpResponse("Unsubscribed.\n", content_type="text/plain"))
         unsubscribe(message, scope, source=proof.source, evidence=proof.evidence)
-        return self._page("done", {"choice": choice})
+        return self._page("done", {"choice": self.request.POST["scope"]})
+
+    def _is_one_click(self) -> bool:
+        return self.request.POST.get("List-Unsubscribe") == "One-Click"
+
+    def _scope(self) -> str | None:
+        """What they unsubscribe from, if the form says that."""
+        choice = self.request.POST.get("scope")
+        if self._is_one_click() or choice == "all":
+            return MARKETING
+        topic = self.message.topic
+        return topic_scope(topic.key) if choice == "topic" and topic is not None else None
 
     def _page(self, name: str, facts: Mapping[str, Any] = {}, **options: Any) -> HttpResponse:
         more = {"preferences_url": _local(PREFERENCES, self.message.pk)}
@@ -62,9 +73,12 @@ class PreferencesView(RecipientPage):
 
     purpose = PREFERENCES
 
-    def _find(self, token: str) -> bool:
+    def _find(self, message_id: UUID | None) -> bool:
         # Of somebody who was erased there is nothing left to prefer.
-        return super()._find(token) and self.message.contact.erased_at is None
+        return super()._find(message_id) and self.message.contact.erased_at is None
+
+    def is_first_no(self) -> bool:
+        return "stop" in self.request.POST and self.message.contact.objected_at is None
 
     def show(self) -> HttpResponse:
         return self._standing(read_standing(self.message, self.message.contact))
