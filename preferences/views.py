@@ -18,6 +18,8 @@ from preferences.services import TRACKING, Wish, save_wish, stop_everything, uns
 from preferences.standing import Standing, read_standing
 from suppression.states import MARKETING, topic_scope
 
+_ONE_CLICK = b"List-Unsubscribe=One-Click"
+
 WEEKLY_LIMITS = (1, 2, 3, 5)
 PAUSES = (7, 30, 90)
 """Days."""
@@ -53,12 +55,18 @@ class UnsubscribeView(RecipientPage):
         return self._page("done", {"choice": self.request.POST["scope"]})
 
     def _is_one_click(self) -> bool:
-        return self.request.POST.get("List-Unsubscribe") == "One-Click"
+        # Some send a line end behind it, or name a character set that Django does not read.
+        is_multipart = self.request.content_type == "multipart/form-data"
+        if not is_multipart and self.request.body.strip() == _ONE_CLICK:
+            return True
+        return self.request.POST.get("List-Unsubscribe", "").strip() == "One-Click"
 
     def _scope(self) -> str | None:
         """What they unsubscribe from, if the form says that."""
+        if self._is_one_click():
+            return MARKETING
         choice = self.request.POST.get("scope")
-        if self._is_one_click() or choice == "all":
+        if choice == "all":
             return MARKETING
         topic = self.message.topic
         return topic_scope(topic.key) if choice == "topic" and topic is not None else None
