@@ -114,7 +114,7 @@ class RecipientPage(View):
         # Rendered without the request: no session, no CSRF cookie, no user can come into it.
         nonce = secrets.token_urlsafe(16)
         with translation.override(self.language):
-            context = {**_look(), **self._sender(), **(facts or {}), "nonce": nonce}
+            context = {**look(), **self._sender(), **(facts or {}), "nonce": nonce}
             html = render_to_string(f"preferences/{name}.html", context)
         response = private(HttpResponse(html, status=status, headers=headers), nonce)
         response["Content-Language"] = self.language
@@ -153,7 +153,8 @@ def private(response: HttpResponse, nonce: str = "") -> HttpResponse:
     return response
 
 
-def _look() -> dict[str, Any]:
+def look() -> dict[str, Any]:
+    """What every page is made with: language and direction, colours, the shop's links."""
     pages = settings.EMAILAUTO.pages
     language = translation.get_language() or "en"
     return {

@@ -29,7 +29,7 @@ def catalogue(language: str) -> Path:
 
 def words_of_the_pages() -> set[str]:
     words: set[str] = set()
-    for path in (settings.BASE_DIR / "templates" / "preferences").glob("*.html"):
+    for path in (settings.BASE_DIR / "templates" / "preferences").rglob("*.html"):
         source = path.read_text()
         words |= set(_SIMPLE.findall(source))
         words |= {_VARIABLE.sub(r"%(\1)s", text) for text in _BLOCK.findall(source)}
