@@ -103,7 +103,7 @@ def confirm(message: Message, proof: Proof) -> bool:
             asked = Consent.objects.filter(contact=contact, topic=line.topic).first()
             turn_on_topic(before, line.topic, proof, confirming=_in_words(asked))
             return True
-        return line.said == ConsentState.GRANTED
+        return line.is_on
 
 
 def topic_of(message: Message) -> Topic | None:

@@ -52,7 +52,8 @@ class RecipientPage(View):
         except (OperationalError, InterfaceError):
             # Said clearly, so that a mailbox provider asks again and a person knows to.
             logger.warning("recipient page while the database is away", exc_info=True)
-            return self.page("unavailable", status=503, headers={"Retry-After": "60"})
+            facts = {"is_act": request.method == "POST"}
+            return self.page("unavailable", facts, status=503, headers={"Retry-After": "60"})
         except _UNREADABLE:
             return self.page("unreadable", status=400)
 

@@ -1,4 +1,5 @@
-"""What is behind `/u`, `/p` and `/v`: unsubscribing, the preference page, the mail in a browser."""
+"""What is behind `/u`, `/p`, `/c`, `/d` and `/v`: unsubscribing, the preference page, the button of
+a double opt-in, one's data, the mail in a browser."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +9,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from contacts.dsar import personal_copy
+from contacts.models import Contact
 from delivery.links import CONFIRM, PERSONAL_DATA, PREFERENCES, UNSUBSCRIBE, VIEW, link
 from delivery.preview import RenderError, as_sent
 from preferences.languages import language_choices, page_language
@@ -47,7 +49,7 @@ class UnsubscribeView(RecipientPage):
         message, proof = self.message, self.proof("unsubscribe")
         scope = self._scope()
         if scope is None:
-            return self._page("unsubscribe", status=400)
+            return self._page("unsubscribe", {"is_unread": True}, status=400)
         if self._is_one_click():
             unsubscribe(message, scope, source="one-click", evidence=proof.evidence)
             return private(HttpResponse("Unsubscribed.\n", content_type="text/plain"))
@@ -97,10 +99,10 @@ class PreferencesView(RecipientPage):
             return self._ask(Wanted(wanted))
         if "stop" in self.request.POST:
             return self._standing(stop_everything(self.message, proof), saved="stopped")
-        wish = read_wish(self.request)
+        wish = read_wish(self.request, self.message.contact)
         if wish is None:
             standing = read_standing(self.message, self.message.contact)
-            return self._standing(standing, status=400)
+            return self._standing(standing, saved="unread", status=400)
         standing = save_wish(self.message, wish, proof)
         accepted = self.request.headers.get("Accept-Language", "")
         self.language = page_language(wish.locale, accepted)
@@ -119,7 +121,7 @@ class PreferencesView(RecipientPage):
             "signals": _signals(self.request),
             "limits": _limits(standing),
             "recording": TRACKING,
-            "languages": language_choices(),
+            "languages": language_choices(standing.contact.locale),
         }
         return self.page("preferences", facts, status=status)
 
@@ -133,12 +135,18 @@ class ConfirmView(RecipientPage):
         return self._answer("confirm", is_known=is_open(self.message))
 
     def act(self) -> HttpResponse:
-        return self._answer("confirmed", is_known=confirm(self.message, self.proof("confirm")))
+        is_known = confirm(self.message, self.proof("confirm"))
+        standing = read_standing(self.message, self.message.contact)
+        asked = topic_of(self.message)
+        of_topic = next((line.blocked_by for line in standing.topics if line.topic == asked), "")
+        return self._answer(
+            "confirmed", is_known=is_known, blocked_by=standing.blocked_by or of_topic
+        )
 
-    def _answer(self, name: str, *, is_known: bool) -> HttpResponse:
+    def _answer(self, name: str, *, is_known: bool, blocked_by: str = "") -> HttpResponse:
         if not is_known:
             return self.page("closed", status=410)
-        more = {"preferences_url": _local(PREFERENCES, self.message.pk)}
+        more = {"preferences_url": _local(PREFERENCES, self.message.pk), "blocked_by": blocked_by}
         return self.page(name, {**more, "asked": topic_of(self.message)})
 
 
@@ -205,16 +213,22 @@ def _limits(standing: Standing) -> list[int]:
     return sorted({own, *(limit for limit in WEEKLY_LIMITS if limit <= most)})
 
 
-def read_wish(request: HttpRequest) -> Wish | None:
-    """What the form says; None when it is not our form."""
+def read_wish(request: HttpRequest, contact: Contact) -> Wish | None:
+    """What the form says; None when it is not our form. What the person has already may stay,
+    whatever it is."""
     data = request.POST
     limit, pause = data.get("weekly_limit", ""), data.get("pause", "")
     locale = data.get("locale", "")
-    if not (_is_number(limit) and _is_number(pause) and data.get("form") == "preferences"):
+    own = "" if contact.weekly_limit is None else str(contact.weekly_limit)
+    if not (
+        (limit == own or _is_number(limit))
+        and _is_number(pause)
+        and data.get("form") == "preferences"
+    ):
         return None
     if pause and int(pause) not in (0, *PAUSES):
         return None
-    if locale and locale not in settings.PAGE_LANGUAGES:
+    if locale not in ("", contact.locale, *settings.PAGE_LANGUAGES):
         return None
     return Wish(
         topics=frozenset(data.getlist("topic")),
@@ -223,10 +237,16 @@ def read_wish(request: HttpRequest) -> Wish | None:
         was_on=frozenset(data.getlist("was_on")),
         may_track="may_track" in data,
         do_not_share="do_not_share" in data or _signals(request),
-        weekly_limit=max(1, int(limit)) if limit else None,
+        weekly_limit=_limit(limit, own),
         pause_days=int(pause) if pause else None,
         locale=locale,
     )
+
+
+def _limit(text: str, own: str) -> int | None:
+    if not text:
+        return None
+    return int(text) if text == own else max(1, int(text))
 
 
 def _is_number(text: str) -> bool:

@@ -13,7 +13,7 @@ from contacts.models import Consent, Contact, Subscription, Topic
 from contacts.services import record_consent
 from contacts.states import ConsentState, TopicPolicy
 from delivery.engine import deliver_batch
-from delivery.links import PREFERENCES
+from delivery.links import PREFERENCES, UNSUBSCRIBE
 from delivery.models import Message, SandboxMail
 from events.models import Scope
 from suppression.models import Suppression
@@ -105,6 +105,27 @@ def test_asking_again_the_same_day_sends_one_mail_and_writes_one_line(topic: Top
     deliver()
     assert SandboxMail.objects.count() == 1
     assert ledger() == [("pending", "footer form")]
+
+
+@pytest.mark.parametrize("scope", ["marketing", "topic:tips", "all"])
+def test_who_is_blocked_is_not_promised_mail(topic: Topic, scope: str) -> None:
+    subscribe()
+    deliver()
+    address = parse_address("ada@example.com")
+    suppress_addresses([SuppressionRequest(address, scope, SuppressionReason.MANUAL, "test")])
+    html = strict_client().post(confirm_path()).content.decode()
+    assert "list of those we do not write to" in html
+    assert "will get our" not in html
+
+
+def test_link_is_closed_once_they_want_no_marketing_at_all(topic: Topic) -> None:
+    subscribe()
+    deliver()
+    strict_client().post(confirm_path())
+    other = MessageFactory(contact=Contact.objects.get(), stream="marketing", state="sent")
+    post(other, UNSUBSCRIBE, {"scope": "all"})
+    assert strict_client().post(confirm_path()).status_code == 410
+    assert Contact.objects.get().objected_at is not None
 
 
 def test_another_address_on_the_same_day_is_asked_as_well(topic: Topic) -> None:

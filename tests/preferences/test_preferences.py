@@ -12,10 +12,10 @@ from django.test.utils import CaptureQueriesContext
 
 from common.addresses import address_hash, parse_address
 from common.clock import now
-from contacts.models import Consent, Contact, Subscription
+from contacts.models import Consent, Contact, Subscription, Topic
 from contacts.services import record_consent
 from contacts.states import ConsentState, Purpose, TopicPolicy
-from delivery.links import PREFERENCES
+from delivery.links import PREFERENCES, UNSUBSCRIBE
 from delivery.models import Message
 from suppression.models import Suppression
 from suppression.services import SuppressionRequest, suppress_addresses
@@ -80,6 +80,60 @@ def test_saving_what_is_shown_changes_nothing(message: Message) -> None:
     assert say(message, ["carts", "news"]).status_code == 200
     assert ledger() == []
     assert suppressions() == set()
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"locale": "de-AT"},
+        {"locale": "tlh"},
+        {"weekly_limit": 0},
+        {"weekly_limit": 4},
+        {"weekly_limit": 1000},
+    ],
+)
+def test_pressing_save_keeps_what_the_page_does_not_offer(
+    message: Message, known: dict[str, Any]
+) -> None:
+    Contact.objects.update(**known)
+    response = post(message, PREFERENCES, filled_in(get(message, PREFERENCES)))
+    assert response.status_code == 200
+    assert Contact.objects.filter(**known).exists()
+
+
+def test_language_of_a_country_is_named(message: Message) -> None:
+    Contact.objects.update(locale="de-AT")
+    html = get(message, PREFERENCES).content.decode()
+    assert re.search(r'value="de-AT"[^>]* selected>Deutsch \(de-AT\)<', html)
+
+
+def test_form_that_cannot_be_read_says_so(message: Message) -> None:
+    html = post(message, PREFERENCES, {"form": "nonsense"}).content.decode()
+    assert 'role="alert"' in html
+    assert "Nothing was changed." in html
+    assert 'role="alert"' not in get(message, PREFERENCES).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("data", "title"),
+    [
+        ({"form": "preferences", "topic": ["news"]}, "Saved. Your"),
+        ({"stop": "all"}, "Unsubscribed. Your"),
+        ({"form": "nonsense"}, "We could not read that. Your"),
+    ],
+)
+def test_title_says_what_came_of_it(message: Message, data: dict[str, Any], title: str) -> None:
+    assert f"<title>{title}" in post(message, PREFERENCES, data).content.decode()
+
+
+def test_names_of_topics_cannot_turn_the_sentence_around(message: Message) -> None:
+    name = "\u202eswen"
+    Topic.objects.filter(key="news").update(name=name, description="<b>\u202e</b>")
+    for purpose in (PREFERENCES, UNSUBSCRIBE):
+        html = get(message, purpose).content.decode()
+        assert f"<bdi>{name}</bdi>" in html
+        assert "<bdi>&lt;b&gt;\u202e&lt;/b&gt;</bdi>" in html
+        assert re.sub(r"<bdi>.*?</bdi>", "", html).count("\u202e") == 0
 
 
 def test_pressing_save_without_a_change_changes_nothing(message: Message) -> None:

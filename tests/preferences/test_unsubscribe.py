@@ -76,7 +76,7 @@ def test_looking_at_the_page_changes_nothing(message: Message, method: str) -> N
 def test_page_names_shop_and_topic_and_masks_the_address(message: Message) -> None:
     html = strict_client().get(path_of(message)).content.decode()
     assert "Ada&#x27;s Shop" in html
-    assert "Unsubscribe from “Shop news &amp; sales”" in html
+    assert "Unsubscribe from “<bdi>Shop news &amp; sales</bdi>”" in html
     assert "Unsubscribe from all marketing" in html
     assert "a***@e***" in html
     assert "ada@example.com" not in html
@@ -134,6 +134,7 @@ def test_anything_else_asks_again(message: Message, data: dict[str, str]) -> Non
     response = post(message, data)
     assert response.status_code == 400
     assert "Unsubscribe from all marketing" in response.content.decode()
+    assert "Nothing was changed." in response.content.decode()
     assert state_of_everything() == before
 
 
@@ -195,12 +196,16 @@ def test_database_away_is_503_with_retry_after(message: Message) -> None:
     connection.settings_dict["PORT"] = "1"
     try:
         response = post(message, {"List-Unsubscribe": "One-Click"})
+        shown = strict_client().get(path_of(message))
     finally:
         connection.close()
         connection.settings_dict["PORT"] = port
     assert response.status_code == 503
     assert response["Retry-After"]
     assert_private(response)
+    assert "Nothing was changed." in response.content.decode()
+    assert shown.status_code == 503
+    assert "cannot show this page" in shown.content.decode()
 
 
 def test_page_is_one_query(message: Message, django_assert_num_queries: Any) -> None:
