@@ -191,6 +191,7 @@ def test_every_page_is_accessible(
         assert found.violations_count == 0, f"{name}: {found.generate_report()}"
         assert page.evaluate(SIDEWAYS) <= 0, f"{name} scrolls sideways"
         assert page.evaluate(SMALL_TARGETS) == [], name
+        assert page.evaluate(NARROW) == [], name
         page.context.close()
 
 
@@ -202,6 +203,11 @@ SMALL_TARGETS = """
         .filter(([, box]) => box.width < 24 || box.height < 24).map(([html]) => html)
 """
 """WCAG 2.2, 2.5.8: 24 by 24 CSS pixels."""
+NARROW = """
+    [...document.querySelectorAll("dd")]
+        .filter(e => e.clientWidth < 200).map(e => e.previousElementSibling.textContent)
+"""
+"""What is read one syllable to a line."""
 
 
 def keep_picture(page: Page, name: str) -> None:
