@@ -101,9 +101,13 @@ def lease(name: str, *, rate: int, burst: int, need: int, want: int) -> tuple[in
 
 
 class LocalBuckets:
-    """The same as `draw` for one process; buckets start empty."""
+    """The same as `draw` for one process. Buckets start empty, or full.
 
-    def __init__(self) -> None:
+    Beyond `most` buckets all are forgotten, and start anew.
+    """
+
+    def __init__(self, *, start_full: bool = False, most: int = 100_000) -> None:
+        self._start_full, self._most = start_full, most
         self._levels: dict[str, tuple[float, float]] = {}
 
     def draw(self, draws: Sequence[Sequence[Bucket]], *, within: float) -> list[float]:
@@ -119,9 +123,12 @@ class LocalBuckets:
                 if wait <= within:
                     tokens[bucket] -= 1
             waits.append(wait)
+        if len(self._levels) > self._most:
+            self._levels.clear()
         self._levels |= {bucket.name: (level, now) for bucket, level in tokens.items()}
         return waits
 
     def _refilled(self, bucket: Bucket, now: float) -> float:
-        level, at = self._levels.get(bucket.name, (0.0, now))
+        start = bucket.burst if self._start_full else 0.0
+        level, at = self._levels.get(bucket.name, (start, now))
         return min(bucket.burst, level + (now - at) * bucket.rate)

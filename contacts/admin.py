@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from common.addresses import Address, InvalidAddress, address_hash, parse_address
+from common.addresses import Address, InvalidAddress, address_hash, mask, parse_address
 from common.admin.bases import ModelAdmin, ModelForm, TabularInline
 from common.admin.operations import Operation, OperationsMixin, Refused
 from common.admin.words import ago, badge, query
@@ -53,7 +53,8 @@ def _suppress(request: HttpRequest, ids: list[Any], data: dict[str, Any]) -> str
             )
         ]
     )
-    return f"{contact.email} gets no {scope_in_words(data['scope'])} any more."
+    # It travels in a cookie.
+    return f"Suppressed for {mask(contact.email)}: {scope_in_words(data['scope'])}."
 
 
 class _ReadOnlyInline:
@@ -96,8 +97,8 @@ class ConsentInline(_ReadOnlyInline, TabularInline[Consent, Contact]):
 
     model = Consent
     verbose_name_plural = "Consent ledger"
-    fields = ["when", "topic", "said", "source", "evidence"]
-    readonly_fields = ["when", "topic", "said", "source", "evidence"]
+    fields = ["when", "purpose", "topic", "said", "source", "evidence"]
+    readonly_fields = ["when", "purpose", "topic", "said", "source", "evidence"]
     per_page = 20
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Consent]:

@@ -158,6 +158,7 @@ def _erase(erasure: Erasure) -> None:
             region="",
             locale="",
             may_track=False,
+            objected_at=None,
             paused_until=None,
             weekly_limit=None,
             engaged_at=None,

@@ -58,6 +58,61 @@ def record_consents(changes: Sequence[ConsentChange]) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """Somebody wants no marketing mail at all any more, and how we know."""
+
+    contact_id: int
+    source: str
+    evidence: str = ""
+
+
+def record_objections(said: Sequence[Objection]) -> None:
+    """Append to the ledger that these people want no marketing mail, and let it count for whatever
+    address they have or will have. Once each, until it is lifted; not of those who are erased. The
+    number of statements does not depend on how many.
+
+    Inside the caller's transaction and under the locks of their addresses, as `record_consents`.
+    """
+    wanted = {objection.contact_id: objection for objection in reversed(said)}
+    if not wanted:
+        return
+    people = Contact.objects.filter(
+        pk__in=list(wanted), objected_at__isnull=True, erased_at__isnull=True
+    )
+    new = list(people.order_by("pk").select_for_update(no_key=True).values_list("pk", flat=True))
+    if not new:
+        return
+    Consent.objects.bulk_create(
+        Consent(
+            contact_id=pk,
+            purpose=Purpose.MARKETING,
+            state=ConsentState.WITHDRAWN,
+            source=wanted[pk].source,
+            evidence=wanted[pk].evidence,
+        )
+        for pk in new
+    )
+    Contact.objects.filter(pk__in=new).update(objected_at=Now(), updated_at=Now())
+
+
+def lift_objection(contact: Contact, *, source: str, evidence: str = "") -> None:
+    """Append that this person does not object any more, because they have asked for a topic
+    themselves. Which topics they get is for the caller to say. Does nothing where they have not
+    objected; the contact is locked by the caller, and is changed."""
+    if contact.objected_at is None:
+        return
+    Consent.objects.create(
+        contact=contact,
+        purpose=Purpose.MARKETING,
+        state=ConsentState.GRANTED,
+        source=source,
+        evidence=evidence,
+    )
+    Contact.objects.filter(pk=contact.pk).update(objected_at=None, updated_at=Now())
+    contact.objected_at = None
+
+
 def record_tracking(
     contacts: Sequence[Contact], state: ConsentState, *, source: str, evidence: str = ""
 ) -> None:

@@ -36,6 +36,12 @@ class Contact(models.Model):
         editable=False,
         help_text=_("Whether they agreed that opens and clicks are recorded; see the ledger."),
     )
+    objected_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text=_("Since then they want no marketing mail, at whatever address; see the ledger."),
+    )
     do_not_share = models.BooleanField(
         default=False,
         help_text=_("Nothing about them goes to third parties: no outgoing webhook, no export."),

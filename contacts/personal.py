@@ -14,7 +14,15 @@ from suppression.models import Suppression
 
 _PROFILE = (
     *("id", "user_id", "email", "name", "attributes", "region", "locale", "is_active"),
-    *("may_track", "do_not_share", "paused_until", "weekly_limit", "engaged_at", "created_at"),
+    *(
+        "may_track",
+        "objected_at",
+        "do_not_share",
+        "paused_until",
+        "weekly_limit",
+        "engaged_at",
+        "created_at",
+    ),
 )
 _CONSENT = ("at", "purpose", "topic__key", "state", "source", "evidence")
 _EVENT = ("received_at", "occurred_at", "source", "event_id", "type", "user_id")

@@ -1,6 +1,6 @@
 """Finding or making the person behind an event, and keeping what people said."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ _ALL = "*"
 _HAVE_PLACES = frozenset({"email", "name", "region"})
 _RECIPIENTS = """
     SELECT c.id, c.email, c.email_normalized, c.is_active, c.region, c.may_track,
+           c.objected_at IS NOT NULL,
            coalesce(c.paused_until > statement_timestamp(), false), c.weekly_limit,
            s.topics, s.states
     FROM contacts_contact AS c CROSS JOIN LATERAL (
@@ -220,6 +221,14 @@ def subscription_states(contact_ids: Iterable[int]) -> dict[tuple[int, int], str
     return {(c, t): state for c, t, state in rows.values_list("contact_id", "topic_id", "state")}
 
 
+def people_at(addresses: Collection[str]) -> dict[str, int]:
+    """Normalized address → id of the contact who has it now. One query, none for no address."""
+    if not addresses:
+        return {}
+    rows = Contact.objects.filter(email_normalized__in=list(addresses))
+    return {address or "": pk for address, pk in rows.values_list("email_normalized", "pk")}
+
+
 @dataclass(frozen=True, slots=True)
 class Recipient:
     """What has to be known of a person to decide whether a mail may go out, and where to."""
@@ -232,6 +241,8 @@ class Recipient:
     """By topic id: granted, withdrawn or pending, where anything is on record."""
     may_track: bool = False
     """Whether they agreed that opens and clicks are recorded."""
+    has_objected: bool = False
+    """To any marketing mail, at whatever address."""
     is_paused: bool = False
     weekly_limit: int | None = None
     """Marketing mails in seven days, where they want no more."""
@@ -241,21 +252,23 @@ def recipients(contact_ids: Iterable[int]) -> dict[int, Recipient]:
     """The people with these ids. One query."""
     with connection.cursor() as cursor:
         cursor.execute(_RECIPIENTS, [list(contact_ids)])
-        return {
-            pk: Recipient(
-                email=email,
-                email_normalized=normalized,
-                is_active=is_active,
-                region=region,
-                subscriptions=dict(zip(*said, strict=True)),
-                may_track=may_track,
-                is_paused=paused,
-                weekly_limit=limit,
-            )
-            for pk, email, normalized, is_active, region, may_track, paused, limit, *said in (
-                cursor.fetchall()
-            )
-        }
+        rows = cursor.fetchall()
+    return {
+        pk: Recipient(
+            email=email,
+            email_normalized=normalized,
+            is_active=is_active,
+            region=region,
+            subscriptions=dict(zip(*said, strict=True)),
+            may_track=may_track,
+            has_objected=objected,
+            is_paused=paused,
+            weekly_limit=limit,
+        )
+        for pk, email, normalized, is_active, region, may_track, objected, paused, limit, *said in (
+            rows
+        )
+    }
 
 
 def _as_text(value: Any) -> str:

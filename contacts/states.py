@@ -11,9 +11,11 @@ class TopicPolicy(models.TextChoices):
 
 
 class Purpose(models.TextChoices):
-    """What a consent is about. To be mailed and to be watched are two questions (ePrivacy 5(3))."""
+    """What a consent is about. To be mailed and to be watched are two questions (ePrivacy 5(3)),
+    and an objection to marketing is one to all of it, whatever the topic (GDPR 21(2))."""
 
     MAIL = "mail", "Mail about a topic"
+    MARKETING = "marketing", "Any marketing mail"
     TRACKING = "tracking", "Recording opens and clicks"
 
 

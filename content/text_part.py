@@ -9,7 +9,6 @@ from inscriptis.model.config import ParserConfig
 from inscriptis.model.html_document_state import HtmlDocumentState
 from inscriptis.model.tag import CustomHtmlTagHandlerMapping
 
-_TRAILING = re.compile(r"[ \t]+$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 
@@ -21,9 +20,9 @@ def text_from_html(html: str) -> str:
 def tidy(text: str) -> str:
     """Without white space at line ends and around the text, at most one blank line in a row."""
     text = text.replace("\r\n", "\n").replace("\u00a0", " ")
-    # Most text is tidy, and to look for pieces of it is much cheaper than a pattern.
+    # Most text is tidy, and to look for pieces of it is much cheaper than to go through its lines.
     if " \n" in text or "\t\n" in text or text.endswith((" ", "\t")):
-        text = _TRAILING.sub("", text)
+        text = "\n".join(line.rstrip(" \t") for line in text.split("\n"))
     if "\n\n\n" in text:
         text = _BLANK_LINES.sub("\n\n", text)
     return text.strip("\n")

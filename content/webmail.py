@@ -33,8 +33,8 @@ _PROPERTIES = ALLOWED_CSS_PROPERTIES | frozenset(
     "padding-bottom padding-left padding-right padding-top table-layout text-transform "
     "visibility white-space word-break".split()
 )
-# The elements' raw text ends at their end tag, so what stands between cannot close them early.
-_STYLE_SHEET = re.compile(r"<style\b[^>]*>(.*?)</style", re.IGNORECASE | re.DOTALL)
+_STYLE = re.compile(r"<style\b", re.IGNORECASE)
+_END_OF_STYLE = re.compile(r"</style", re.IGNORECASE)
 # Their text is not the mail's: bleach would show it.
 _SILENT = frozenset({"style", "script", "title", "noscript", "template"})
 
@@ -65,5 +65,18 @@ def as_webmail(html: str) -> str:
         strip_comments=True,
         filters=[_WithoutSilentElements],
     )
-    sheets = "".join(f"<style>{sheet}</style>" for sheet in _STYLE_SHEET.findall(html))
+    sheets = "".join(f"<style>{sheet}</style>" for sheet in _style_sheets(html))
     return sheets + str(cleaner.clean(html))
+
+
+def _style_sheets(html: str) -> Iterator[str]:
+    """What stands in each, in order. The elements' raw text ends at their end tag, so what is
+    between cannot close them early. The first without an end is the last that is looked at."""
+    position = 0
+    while opened := _STYLE.search(html, position):
+        start = html.find(">", opened.end()) + 1
+        ended = _END_OF_STYLE.search(html, start) if start else None
+        if ended is None:
+            return
+        yield html[start : ended.start()]
+        position = ended.end()

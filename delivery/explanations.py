@@ -74,6 +74,8 @@ _ADVICE: dict[str, str] = {
     "If the person gave it, record it on the contact's page.",
     Reason.CONSENT_WITHDRAWN: "Only the person can give it again.",
     Reason.CONSENT_PENDING: "Only the person can: the link is in the mail that asks them.",
+    Reason.OBJECTED: "Only the person can change it: by a tick on their preference page, or by "
+    "confirming a subscription.",
     Reason.PAUSED: "Nothing: their pause ends by itself, and the next mail reaches them.",
     Reason.WEEKLY_LIMIT: "Nothing: it is their own limit. Mail after that is sent again.",
     Reason.CAMPAIGN_PAUSED: "Resume the campaign and it leaves.",

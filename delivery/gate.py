@@ -191,6 +191,13 @@ def _unsuppressed(message: Message, facts: Facts) -> Refusal | None:
     return Refusal(Reason.SUPPRESSED, detail=", ".join(sorted(hit))) if hit else None
 
 
+def _unobjected(message: Message, facts: Facts) -> Refusal | None:
+    # The address they objected with is suppressed; this goes with them to their next one.
+    if message.stream == Stream.MARKETING and facts.recipients[message.contact_id].has_objected:
+        return Refusal(Reason.OBJECTED)
+    return None
+
+
 def _wanted_now(message: Message, facts: Facts) -> Refusal | None:
     if message.stream == Stream.MARKETING and facts.recipients[message.contact_id].is_paused:
         return Refusal(Reason.PAUSED)
@@ -210,6 +217,6 @@ def _within_the_week(message: Message, facts: Facts) -> Refusal | None:
 # Cheapest and widest first; the order is what a marketer reads as *the* reason. The week is last:
 # whoever it lets pass has taken a place in it.
 _CHECKS = (
-    *(_switched_off, _in_time, _reachable, _consented, _unsuppressed),
+    *(_switched_off, _in_time, _reachable, _consented, _unsuppressed, _unobjected),
     *(_wanted_now, _routable, _within_the_week),
 )

@@ -6,11 +6,20 @@ them, and no word that somebody else has typed into a form.
 
 from typing import Any
 
+from common.addresses import address_hash
+from common.clock import now
 from common.postgres import insert_rows
 from contacts.models import Contact
 from content.models import TemplateVersion
 from delivery.models import Message
 from delivery.states import Stream
+
+
+def once_a_day(what: str, contact: Contact, *about: object) -> str:
+    """The key of a notice that goes to one address at most once on a day (UTC), whatever address
+    the person had in the morning."""
+    address = address_hash(contact.email_normalized or "").hex()[:16]
+    return ":".join((what, *map(str, (contact.pk, *about, address, f"{now():%Y-%m-%d}"))))
 
 
 def write_notice(

@@ -46,6 +46,7 @@ class Reason(models.TextChoices):
     CONSENT_MISSING = "consent_missing", "No consent to this topic is on record"
     CONSENT_WITHDRAWN = "consent_withdrawn", "Consent to this topic was withdrawn"
     CONSENT_PENDING = "consent_pending", "Consent to this topic was not confirmed yet"
+    OBJECTED = "objected", "The person wants no marketing mail at all"
     PAUSED = "paused", "The person paused all marketing mail"
     WEEKLY_LIMIT = "weekly_limit", "The person has had as many mails this week as they want"
     CAMPAIGN_PAUSED = "campaign_paused", "The campaign is paused"

@@ -1,14 +1,20 @@
-"""Log lines: one per record, ids as `key=value`, never an address."""
+"""Log lines: one per record, ids as `key=value`, never an address or the token of a link."""
 
 import logging
+import re
 
 from common.addresses import mask_addresses
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
+# Who has the token may use the link, for ever.
+_TOKEN = re.compile(r"(/(?:t/)?[a-z]/)[\w=-]{20,}")
+
+
 class LineFormatter(logging.Formatter):
-    """`time level logger message key=value …`; whatever looks like an address is masked.
+    """`time level logger message key=value …`; whatever looks like an address or like the link of
+    a mail is masked.
 
     The masking is a net below the rule, not the rule: code logs ids. Exception texts of SMTP
     servers and drivers quote addresses, and those we do not write ourselves.
@@ -21,4 +27,4 @@ class LineFormatter(logging.Formatter):
         fields = {k: v for k, v in record.__dict__.items() if k not in _STANDARD}
         extra = "".join(f" {k}={v}" for k, v in fields.items() if k not in {"data", "request"})
         head, newline, trace = super().format(record).partition("\n")
-        return mask_addresses(f"{head}{extra}{newline}{trace}")
+        return mask_addresses(_TOKEN.sub(r"\1***", f"{head}{extra}{newline}{trace}"))

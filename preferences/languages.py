@@ -14,9 +14,15 @@ def page_language(locale: str, accepted: str) -> str:
     return next((found for code in wanted if (found := _spoken(code))), _DEFAULT)
 
 
-def language_choices() -> list[tuple[str, str]]:
-    """(code, the language's name in itself) of all that the pages speak."""
-    return [(code, get_language_info(code)["name_local"]) for code in settings.PAGE_LANGUAGES]
+def language_choices(own: str = "") -> list[tuple[str, str]]:
+    """(code, the language's name in itself) of all that the pages speak, and of the person's own
+    where it is another or a country's."""
+    choices = [(code, get_language_info(code)["name_local"]) for code in settings.PAGE_LANGUAGES]
+    if own and own not in settings.PAGE_LANGUAGES:
+        spoken = _spoken(own)
+        name = f"{get_language_info(spoken)['name_local']} ({own})" if spoken is not None else own
+        choices.append((own, name))
+    return choices
 
 
 def _spoken(code: str) -> str | None:

@@ -11,23 +11,17 @@ from django.db import transaction
 
 from common.addresses import Address, address_hash
 from common.bell import ring
-from common.clock import now
 from contacts.ledger import ConsentChange, record_consents
 from contacts.models import Consent, Contact, Subscription, Topic
 from contacts.services import Identity, resolve_contacts
 from contacts.states import ConsentState
-from content.services import find_wording
-from delivery.links import CONFIRM
 from delivery.models import Message
-from delivery.notices import write_notice
 from delivery.states import Stream
-from preferences.languages import page_language
+from preferences.asking import ask
 from preferences.proof import Proof
 from preferences.services import locked, turn_on_topic
 from suppression.services import lock_addresses, suppressions_of
 from suppression.states import SuppressionReason, scopes_blocking
-
-TEMPLATE = "confirm_subscription"
 
 
 class AddressTaken(Exception):
@@ -69,6 +63,8 @@ def subscribe(application: Application) -> Answer:
         if reasons - {SuppressionReason.UNSUBSCRIBE}:
             return Answer.SUPPRESSED
         contact = _contact(application)
+        if contact.objected_at is not None:
+            reasons.add(SuppressionReason.UNSUBSCRIBE)
         said = Subscription.objects.filter(contact=contact, topic=application.topic).first()
         state = said.state if said is not None else ""
         if state == ConsentState.GRANTED and not reasons:
@@ -79,7 +75,7 @@ def subscribe(application: Application) -> Answer:
             return Answer.SUPPRESSED if reasons else Answer.GRANTED
         if state != ConsentState.PENDING:
             _record(application, contact, ConsentState.PENDING)
-        _ask(application, contact)
+        ask(contact, application.topic)
     ring(Stream.TRANSACTIONAL.value)
     return Answer.PENDING
 
@@ -107,7 +103,7 @@ def confirm(message: Message, proof: Proof) -> bool:
             asked = Consent.objects.filter(contact=contact, topic=line.topic).first()
             turn_on_topic(before, line.topic, proof, confirming=_in_words(asked))
             return True
-        return line.said == ConsentState.GRANTED
+        return line.is_on
 
 
 def topic_of(message: Message) -> Topic | None:
@@ -134,18 +130,6 @@ def _contact(application: Application) -> Contact:
 def _record(application: Application, contact: Contact, state: ConsentState) -> None:
     source, evidence = application.source, application.evidence
     record_consents([ConsentChange(contact, application.topic, state, source, evidence)])
-
-
-def _ask(application: Application, contact: Contact) -> None:
-    topic = application.topic
-    language = page_language(contact.locale, "")
-    write_notice(
-        contact,
-        find_wording(TEMPLATE, language),
-        action=CONFIRM,
-        dedupe_key=f"confirm:{contact.pk}:{topic.pk}:{now():%Y-%m-%d}",
-        about={"topic": topic.key, "name": topic.name, "description": topic.description},
-    )
 
 
 def _in_words(line: Consent | None) -> str:

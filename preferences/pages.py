@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from django.conf import settings
 from django.core.exceptions import BadRequest, SuspiciousOperation
@@ -22,6 +23,7 @@ from django.views.decorators.csrf import csrf_exempt
 from common.addresses import mask
 from common.signing import read_uuid
 from delivery.models import Message, Sender
+from preferences.flood import seconds_to_wait
 from preferences.languages import page_language
 from preferences.proof import Proof
 
@@ -50,15 +52,29 @@ class RecipientPage(View):
         except (OperationalError, InterfaceError):
             # Said clearly, so that a mailbox provider asks again and a person knows to.
             logger.warning("recipient page while the database is away", exc_info=True)
-            return self.page("unavailable", status=503, headers={"Retry-After": "60"})
+            facts = {"is_act": request.method == "POST"}
+            return self.page("unavailable", facts, status=503, headers={"Retry-After": "60"})
         except _UNREADABLE:
             return self.page("unreadable", status=400)
 
     def get(self, request: HttpRequest, token: str) -> HttpResponse:
-        return self.show() if self._find(token) else self.page("unknown", status=404)
+        message_id = read_uuid(self.purpose, token)
+        wait = self._wait(message_id, is_act=False)
+        if wait:
+            return self._busy(wait)
+        return self.show() if self._find(message_id) else self.page("unknown", status=404)
 
     def post(self, request: HttpRequest, token: str) -> HttpResponse:
-        return self.act() if self._find(token) else self.page("unknown", status=404)
+        message_id = read_uuid(self.purpose, token)
+        wait = self._wait(message_id, is_act=True)
+        if not self._find(message_id):
+            return self.page("unknown", status=404)
+        return self._busy(wait) if wait and not self.is_first_no() else self.act()
+
+    def is_first_no(self) -> bool:
+        """Whether the person says no with this for the first time: that is heard however often the
+        link was used by whomever."""
+        return False
 
     def show(self) -> HttpResponse:
         raise NotImplementedError
@@ -66,9 +82,16 @@ class RecipientPage(View):
     def act(self) -> HttpResponse:
         raise NotImplementedError
 
-    def _find(self, token: str) -> bool:
-        """Whether there is a message of this token; then it is `self.message`."""
-        message_id = read_uuid(self.purpose, token)
+    def _wait(self, message_id: UUID | None, *, is_act: bool) -> int:
+        if message_id is None:
+            return 0
+        return seconds_to_wait(self.purpose, message_id, is_act=is_act)
+
+    def _busy(self, wait: int) -> HttpResponse:
+        return self.page("busy", status=429, headers={"Retry-After": str(wait)})
+
+    def _find(self, message_id: UUID | None) -> bool:
+        """Whether there is this message; then it is `self.message`."""
         if message_id is None:
             return False
         rows = Message.objects.defer("context").select_related("contact", "topic", "sender")
@@ -92,7 +115,7 @@ class RecipientPage(View):
         # Rendered without the request: no session, no CSRF cookie, no user can come into it.
         nonce = secrets.token_urlsafe(16)
         with translation.override(self.language):
-            context = {**_look(), **self._sender(), **(facts or {}), "nonce": nonce}
+            context = {**look(), **self._sender(), **(facts or {}), "nonce": nonce}
             html = render_to_string(f"preferences/{name}.html", context)
         response = private(HttpResponse(html, status=status, headers=headers), nonce)
         response["Content-Language"] = self.language
@@ -131,7 +154,8 @@ def private(response: HttpResponse, nonce: str = "") -> HttpResponse:
     return response
 
 
-def _look() -> dict[str, Any]:
+def look() -> dict[str, Any]:
+    """What every page is made with: language and direction, colours, the shop's links."""
     pages = settings.EMAILAUTO.pages
     language = translation.get_language() or "en"
     return {

@@ -17,7 +17,7 @@ from contacts.models import Contact
 from content.services import find_wording
 from delivery.links import PERSONAL_DATA
 from delivery.models import Message
-from delivery.notices import write_notice
+from delivery.notices import once_a_day, write_notice
 from delivery.states import Stream
 from preferences.languages import page_language
 from suppression.services import suppressions_of
@@ -34,24 +34,35 @@ class Wanted(StrEnum):
     ERASE = "erase"
 
 
-def send_link(contact: Contact, wanted: Wanted) -> bool:
-    """Mail the person the link that proves it is them, once a day; False when no mail may go to
-    them at all."""
+class Asked(StrEnum):
+    """What came of asking for the link."""
+
+    SENT = "sent"
+    SENT_BEFORE = "sent_before"
+    """Today, to the same address."""
+    NOT_SENT = "not_sent"
+    """No mail may go to them at all."""
+
+
+def send_link(contact: Contact, wanted: Wanted) -> Asked:
+    """Mail the person the link that proves it is them, to one address once a day."""
     address = contact.email_normalized
     if not address or not contact.is_active:
-        return False
+        return Asked.NOT_SENT
     if any(scope == ALL for scope, _ in suppressions_of([address_hash(address)])):
-        return False
+        return Asked.NOT_SENT
     with transaction.atomic():
-        write_notice(
+        is_new = write_notice(
             contact,
             find_wording(TEMPLATE, page_language(contact.locale, "")),
             action=PERSONAL_DATA,
-            dedupe_key=f"data:{contact.pk}:{wanted.value}:{now():%Y-%m-%d}",
+            dedupe_key=once_a_day("data", contact, wanted.value),
             about={"what": wanted.value},
         )
+    if not is_new:
+        return Asked.SENT_BEFORE
     ring(Stream.TRANSACTIONAL.value)
-    return True
+    return Asked.SENT
 
 
 def asked_by(message: Message) -> Wanted | None:

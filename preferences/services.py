@@ -9,13 +9,16 @@ from typing import Any
 from django.db import transaction
 
 from common.addresses import address_hash
+from common.bell import ring
 from common.clock import now
-from contacts.ledger import ConsentChange, record_consents, record_tracking
+from contacts.ledger import ConsentChange, lift_objection, record_consents, record_tracking
 from contacts.models import Contact, Topic
 from contacts.states import ConsentState
 from delivery.models import Message
+from delivery.states import Stream
+from preferences.asking import ask
 from preferences.proof import Proof
-from preferences.standing import Standing, TopicLine, read_standing
+from preferences.standing import Standing, TopicLine, addresses_of, read_standing
 from suppression.services import (
     SuppressionRequest,
     lift_unsubscribes,
@@ -28,48 +31,73 @@ from webhooks.feedback import Feedback, FeedbackKind, apply_feedback
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Everything a person says on their page, as a whole: what is not ticked is not wanted."""
+    """Everything a person says on their page, as a whole: what they saw and is not ticked is not
+    wanted."""
 
     topics: frozenset[str]
-    """Keys."""
+    """Keys of what is ticked."""
     may_track: bool
     do_not_share: bool
     weekly_limit: int | None
     pause_days: int | None
     """From today; 0 ends a pause, None leaves it as it is."""
     locale: str
+    shown: frozenset[str] | None = None
+    """Keys of the topics that the page had; None: all there are."""
+    was_on: frozenset[str] = frozenset()
+    """Keys of those that were ticked when they got the page: nothing that they ticked themselves.
+    `TRACKING` stands for the recording."""
+
+
+TRACKING = "*tracking"
+"""No key of a topic."""
 
 
 def unsubscribe(message: Message, scope: str, *, source: str, evidence: str = "") -> None:
-    """Suppress the address this message was sent to, in this scope, and withdraw the consent to
-    its topic. Idempotent; when this returns it is committed, and no hand-over whose transaction
-    starts later ignores it."""
-    apply_feedback(
-        [
-            Feedback(
-                kind=FeedbackKind.UNSUBSCRIBED,
-                at=now(),
-                source=source,
-                message_uuid=message.pk,
-                scope=scope,
-                detail=evidence or f"message {message.pk}",
-            )
-        ]
-    )
+    """Suppress the address this message was sent to, and the person's own where that is another,
+    in this scope; withdraw the consent to its topic, and for all marketing note the objection.
+    Idempotent; when this returns it is committed, and no hand-over whose transaction starts later
+    ignores it."""
+    evidence = evidence or f"message {message.pk}"
+    with transaction.atomic():
+        addresses = addresses_of(message, message.contact)
+        lock_addresses((address_hash(a.normalized) for a in addresses), shared=False)
+        apply_feedback(
+            [
+                Feedback(
+                    kind=FeedbackKind.UNSUBSCRIBED,
+                    at=now(),
+                    source=source,
+                    message_uuid=message.pk,
+                    scope=scope,
+                    detail=evidence,
+                )
+            ]
+        )
+        others = [a for a in addresses if a.normalized != message.email_normalized]
+        reason = SuppressionReason.UNSUBSCRIBE
+        suppress_addresses([SuppressionRequest(a, scope, reason, source, evidence) for a in others])
 
 
 def save_wish(message: Message, wish: Wish, proof: Proof) -> Standing:
     """Make the person's wish count, write down what changed, and return how things stand now.
 
     A topic that is ticked again is consented to anew, and the person's own unsubscribe of it is
-    lifted; what others have said of the address (complaint, bounce, a hand) stays. Idempotent.
+    lifted; what others have said of the address (complaint, bounce, a hand) stays. Where the topic
+    wants it, they are asked by mail first: anybody who was passed the link can tick. Idempotent.
     """
     with transaction.atomic():
         before, contact = locked(message)
-        granted = [line.topic for line in before.topics if _is_granted(line, wish, before)]
+        if before.is_moved:
+            wish = _only_stricter(wish, contact)
+        ticked = [line for line in before.topics if _is_granted(line, wish, before)]
+        granted = [line.topic for line in ticked if not line.topic.double_opt_in]
         withdrawn = [line.topic for line in before.topics if _is_withdrawn(line, wish, granted)]
         _turn_off(message, before, withdrawn, proof)
         _turn_on(before, granted, proof)
+        _ask(before, [line for line in ticked if line.topic.double_opt_in], proof)
+        if wish.may_track and TRACKING in wish.was_on and not contact.may_track:
+            wish = replace(wish, may_track=False)
         if wish.may_track != contact.may_track:
             state = ConsentState.GRANTED if wish.may_track else ConsentState.WITHDRAWN
             record_tracking([contact], state, source=proof.source, evidence=proof.evidence)
@@ -80,9 +108,9 @@ def save_wish(message: Message, wish: Wish, proof: Proof) -> Standing:
 def stop_everything(message: Message, proof: Proof) -> Standing:
     """No marketing mail at all any more, no recording, and every consent taken back."""
     with transaction.atomic():
-        before, contact = locked(message)
+        _, contact = locked(message)
         unsubscribe(message, MARKETING, source=proof.source, evidence=proof.evidence)
-        _suppress(before, [MARKETING], proof)
+        contact.refresh_from_db(fields=["objected_at"])
         given = (ConsentState.GRANTED, ConsentState.PENDING)
         # What the feedback has just taken back is not taken back twice.
         now_said = read_standing(message, contact)
@@ -113,15 +141,38 @@ def locked(message: Message) -> tuple[Standing, Contact]:
     return read_standing(message, contact), contact
 
 
+def _only_stricter(wish: Wish, contact: Contact) -> Wish:
+    """What whoever reads the mail to an address that the person has left may change for them. How
+    the topics are kept to it is seen where they are turned on."""
+    limits = [n for n in (wish.weekly_limit, contact.weekly_limit) if n is not None]
+    pause = wish.pause_days or None
+    if pause is not None and (until := contact.paused_until) is not None:
+        longer = _end_of_pause(until, pause)
+        pause = pause if longer is not None and longer > until else None
+    return replace(
+        wish,
+        may_track=wish.may_track and contact.may_track,
+        do_not_share=wish.do_not_share or contact.do_not_share,
+        weekly_limit=min(limits, default=None),
+        pause_days=pause,
+        locale=contact.locale,
+    )
+
+
 def _is_granted(line: TopicLine, wish: Wish, before: Standing) -> bool:
-    return line.topic.key in wish.topics and not line.is_on and not before.is_moved
+    key = line.topic.key
+    is_their_tick = key in wish.topics - wish.was_on and (wish.shown is None or key in wish.shown)
+    return is_their_tick and not line.is_on and not before.is_moved
 
 
 def _is_withdrawn(line: TopicLine, wish: Wish, granted: Sequence[Topic]) -> bool:
-    if line.topic.key in wish.topics:
+    if line.topic in granted:
         return False
-    # With the unsubscribe from everything goes what kept the unticked ones off.
-    return line.is_on or (bool(granted) and line.comes_back)
+    # With the unsubscribe from everything goes what kept the others off.
+    if granted and line.comes_back:
+        return True
+    is_shown = wish.shown is None or line.topic.key in wish.shown
+    return line.is_on and is_shown and line.topic.key not in wish.topics
 
 
 def _turn_off(message: Message, before: Standing, topics: Sequence[Topic], proof: Proof) -> None:
@@ -141,7 +192,20 @@ def _turn_on(before: Standing, topics: Sequence[Topic], proof: Proof) -> None:
         return
     hashes = [address_hash(address.normalized) for address in before.addresses]
     lift_unsubscribes(hashes, [MARKETING, *(topic_scope(topic.key) for topic in topics)])
+    lift_objection(before.contact, source=proof.source, evidence=proof.evidence)
     _record(topics, before.contact, proof, ConsentState.GRANTED)
+
+
+def _ask(before: Standing, lines: Sequence[TopicLine], proof: Proof) -> None:
+    """As for whom a form subscribes: who is not to be written to is not asked."""
+    lines = [line for line in lines if not (before.blocked_by or line.blocked_by)]
+    if not lines:
+        return
+    new = [line.topic for line in lines if not line.is_pending]
+    _record(new, before.contact, proof, ConsentState.PENDING)
+    for line in lines:
+        ask(before.contact, line.topic)
+    transaction.on_commit(lambda: ring(Stream.TRANSACTIONAL.value))
 
 
 def _suppress(before: Standing, scopes: Iterable[str], proof: Proof) -> None:

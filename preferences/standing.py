@@ -60,10 +60,11 @@ class Standing:
 
 def read_standing(message: Message, contact: Contact) -> Standing:
     """Three queries, however many topics there are."""
-    addresses = _addresses(message, contact)
+    addresses = addresses_of(message, contact)
     suppressed = _suppressed(addresses)
     said = dict(Subscription.objects.filter(contact=contact).values_list("topic_id", "state"))
-    is_all_off = SuppressionReason.UNSUBSCRIBE in suppressed.get(MARKETING, frozenset())
+    is_unsubscribed = SuppressionReason.UNSUBSCRIBE in suppressed.get(MARKETING, frozenset())
+    is_all_off = is_unsubscribed or contact.objected_at is not None
     lines = []
     for topic in Topic.objects.all():
         state = said.get(topic.pk, "")
@@ -75,7 +76,8 @@ def read_standing(message: Message, contact: Contact) -> Standing:
     return Standing(contact, addresses, tuple(lines), blocked_by)
 
 
-def _addresses(message: Message, contact: Contact) -> tuple[Address, ...]:
+def addresses_of(message: Message, contact: Contact) -> tuple[Address, ...]:
+    """Where the mail went, and where mail goes now if that is another."""
     pairs = [
         (message.email, message.email_normalized),
         (contact.email, contact.email_normalized or ""),

@@ -9,6 +9,8 @@ from uuid import UUID
 from django.db import DatabaseError, InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
+from django.utils import translation
+from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
 from common.bell import ring_later
@@ -17,6 +19,8 @@ from delivery.destinations import location
 from delivery.link_store import url_of
 from delivery.tracking import read_click, read_open
 from delivery.visits import SETTLE_SECONDS, Request, record_visit
+from preferences.languages import page_language
+from preferences.pages import look
 
 logger = logging.getLogger(__name__)
 
@@ -24,22 +28,23 @@ _PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICR
 _PREFETCHES = ("Purpose", "Sec-Purpose", "X-Purpose", "X-Moz")
 
 
+@csrf_exempt
 @require_safe
 def click(request: HttpRequest, token: str) -> HttpResponse:
     """On to where the link leads; 404 when we have not made it."""
     found = read_click(token)
     if found is None:
-        return _page("unknown", status=404)
+        return _page(request, "unknown", status=404)
     message, link = found
     try:
         url = url_of(link)
     except (OperationalError, InterfaceError):
         logger.warning("click while the database is away", exc_info=True)
-        response = _page("unavailable", status=503)
+        response = _page(request, "unavailable", status=503)
         response["Retry-After"] = "60"
         return response
     if url is None:
-        return _page("unknown", status=404)
+        return _page(request, "unknown", status=404)
     _record(request, message, link)
     # Not Django's redirect: where this may lead was decided when the mail was made.
     response = HttpResponse(status=302)
@@ -47,6 +52,7 @@ def click(request: HttpRequest, token: str) -> HttpResponse:
     return _private(response)
 
 
+@csrf_exempt
 @require_safe
 def pixel(request: HttpRequest, token: str) -> HttpResponse:
     """The same picture for every token there could be."""
@@ -59,7 +65,7 @@ def pixel(request: HttpRequest, token: str) -> HttpResponse:
 def _record(request: HttpRequest, message: UUID, link: UUID | None) -> None:
     try:
         is_kept = record_visit(message, link, _said_by(request), at=now())
-    except DatabaseError:
+    except (DatabaseError, InterfaceError):
         # Who follows a link wants to get there, whether or not it can be counted.
         logger.warning("visit not kept", extra={"message_uuid": str(message)}, exc_info=True)
         return
@@ -77,10 +83,15 @@ def _said_by(request: HttpRequest) -> Request:
     )
 
 
-def _page(name: str, *, status: int) -> HttpResponse:
+def _page(request: HttpRequest, name: str, *, status: int) -> HttpResponse:
     nonce = secrets.token_urlsafe(16)
-    html = render_to_string(f"preferences/tracking/{name}.html", {"nonce": nonce})
-    return _private(HttpResponse(html, status=status), nonce)
+    language = page_language("", request.headers.get("Accept-Language", ""))
+    with translation.override(language):
+        context = {**look(), "nonce": nonce, "logo_url": ""}
+        html = render_to_string(f"preferences/tracking/{name}.html", context)
+    response = _private(HttpResponse(html, status=status), nonce)
+    response["Content-Language"] = language
+    return response
 
 
 def _private(response: HttpResponse, nonce: str = "") -> HttpResponse:

@@ -71,6 +71,8 @@ _PROXIES = {
     "Apple Mail Privacy Protection": r"^mozilla/5\.0$",
 }
 _NO_BROWSERS = {
+    # It opens links in a browser; what follows one with its own name looks at it first.
+    "a mail program": r"\bms-?office|microsoft (office|outlook)|thunderbird|lightning/",
     "a browser nobody has any more": r"\bmsie [1-9]\.",
     "not a browser": r"^(?!mozilla/|opera/)",
 }

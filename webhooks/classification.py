@@ -152,6 +152,9 @@ _NOT_THE_ADDRESS = frozenset(
 )
 _FULL = re.compile(r"(?<![\d.])[45]\.2\.2(?![\d.])")
 
+# That a program opened the mail shows that it left, and nothing about its reader.
+BY_MACHINE: Meaning = (FeedbackKind.ACCEPTED, None)
+
 _KINDS = {
     BounceClass.COMPLAINT: FeedbackKind.COMPLAINED,
     BounceClass.UNSUBSCRIBE: FeedbackKind.UNSUBSCRIBED,

@@ -6,17 +6,18 @@ from the rows.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from django.db import transaction
 
 from common.addresses import address_hash
-from contacts.ledger import ConsentChange, record_consents
-from contacts.services import subscription_states
+from contacts.ledger import ConsentChange, Objection, record_consents, record_objections
+from contacts.services import people_at, subscription_states
 from contacts.states import ConsentState
 from suppression.services import SuppressionRequest, lock_addresses, suppress_addresses
 from webhooks.grants import Grants, grants_since
-from webhooks.kinds import Feedback, FeedbackKind
+from webhooks.kinds import WATCHED, Feedback, FeedbackKind
 from webhooks.limits import addresses_to_judge, judge_addresses
 from webhooks.marks import Marked, mark
 from webhooks.matching import Match, match
@@ -35,18 +36,29 @@ def apply_feedback(feedback: Sequence[Feedback]) -> list[dict[str, Any]]:
     if not feedback:
         return []
     with transaction.atomic():
-        matches = match(feedback)
+        matches = [_as_agreed(found) for found in match(feedback)]
         judged = addresses_to_judge(matches)
         lock_addresses({*_named(matches), *map(address_hash, judged)}, shared=False)
         grants = grants_since(matches)
         _suppress(matches, grants)
         _withdraw(matches, grants)
-        marked = mark(matches)
+        objections = _objections(matches, grants)
+        marked = mark(matches, touching=[objection.contact_id for objection in objections])
+        record_objections(objections)
         judge_addresses(judged)
         news = news_of(matches, marked)
         tell(news)
         queue_deliveries(news)
     return [_outcome(match, marked, grants) for match in matches]
+
+
+def _as_agreed(found: Match) -> Match:
+    """Who did not agree to be watched is not, however a provider is set up: what it tells of them
+    shows that it has the mail, and that is all."""
+    message, told = found.message, found.feedback
+    if message is None or told.kind not in WATCHED or message.contact.may_track:
+        return found
+    return replace(found, feedback=replace(told, kind=FeedbackKind.ACCEPTED, detail=""))
 
 
 def _named(matches: Iterable[Match]) -> Iterator[bytes]:
@@ -55,7 +67,8 @@ def _named(matches: Iterable[Match]) -> Iterator[bytes]:
     for item in matches:
         if item.suppression is not None and item.address is not None:
             yield address_hash(item.address.normalized)
-        if item.withdraws and item.message is not None and item.message.contact.email_normalized:
+        is_decided = item.withdraws or item.objects
+        if is_decided and item.message is not None and item.message.contact.email_normalized:
             yield address_hash(item.message.contact.email_normalized)
 
 
@@ -92,6 +105,22 @@ def _withdraw(matches: Iterable[Match], grants: Grants) -> None:
         return
     states = subscription_states(contact_id for contact_id, _ in wanted)
     record_consents([c for key, c in wanted.items() if states.get(key) != ConsentState.WITHDRAWN])
+
+
+def _objections(matches: Iterable[Match], grants: Grants) -> list[Objection]:
+    """Who wants no marketing mail any more. An address can be left; this goes with the person."""
+    items = [item for item in matches if item.objects and not grants.outdate_suppression(item)]
+    strangers = {i.address.normalized for i in items if i.message is None and i.address is not None}
+    owners = people_at(strangers)
+    found = []
+    for item in items:
+        if item.message is not None:
+            contact_id: int | None = item.message.contact_id
+        else:
+            contact_id = owners.get(item.address.normalized) if item.address is not None else None
+        if contact_id is not None:
+            found.append(Objection(contact_id, item.feedback.source, item.feedback.detail))
+    return found
 
 
 def _outcome(match: Match, marked: Marked, grants: Grants) -> dict[str, Any]:

@@ -34,6 +34,9 @@ class FeedbackKind(StrEnum):
     """Known and of no consequence, or unknown."""
 
 
+WATCHED = frozenset({FeedbackKind.OPENED, FeedbackKind.CLICKED})
+"""What may be known only of people who agreed to it."""
+
 TYPES = tuple(
     f"{PREFIX}{kind}"
     for kind in (

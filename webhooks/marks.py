@@ -11,12 +11,11 @@ from django.db import connection
 
 from delivery.statements import REJECTED
 from delivery.states import MessageState
-from webhooks.kinds import FeedbackKind
+from webhooks.kinds import WATCHED
 from webhooks.matching import MOMENTS, Match
 
 logger = logging.getLogger(__name__)
 
-_ENGAGING = frozenset({FeedbackKind.OPENED, FeedbackKind.CLICKED})
 _COLUMNS = tuple(MOMENTS.values())
 _PROVEN = "proven_at"
 
@@ -111,15 +110,19 @@ _ENGAGE = """
     )
     UPDATE contacts_contact AS c SET engaged_at = GREATEST(c.engaged_at, n.at)
     FROM news AS n JOIN locked USING (id)
-    WHERE c.id = n.id
+    WHERE c.id = n.id AND n.at IS NOT NULL
 """
 
 
-def mark(matches: Sequence[Match]) -> Marked:
-    """Write it all down; four statements at most. Must run inside a transaction."""
+def mark(matches: Sequence[Match], *, touching: Iterable[int] = ()) -> Marked:
+    """Write it all down; four statements at most. Must run inside a transaction.
+
+    The contacts `touching` are those the caller goes on to change: all rows are locked here, in
+    one order.
+    """
     ends, moments = _mark_messages(matches)
     bounces = _note_bounces(matches)
-    _engage(matches)
+    _engage(matches, touching)
     accepted, rejected = (
         frozenset(pk for pk, state in ends.items() if state == end)
         for end in (MessageState.SENT, MessageState.FAILED)
@@ -189,12 +192,12 @@ def _note_bounces(matches: Iterable[Match]) -> frozenset[tuple[UUID, str]]:
         return frozenset(cursor.fetchall())
 
 
-def _engage(matches: Iterable[Match]) -> None:
-    last: dict[int, datetime] = {}
+def _engage(matches: Iterable[Match], touching: Iterable[int]) -> None:
+    last: dict[int, datetime | None] = dict.fromkeys(touching)
     for match in matches:
-        if match.message is not None and match.feedback.kind in _ENGAGING:
+        if match.message is not None and match.feedback.kind in WATCHED:
             contact = match.message.contact_id
-            last[contact] = max(match.feedback.at, last.get(contact, match.feedback.at))
+            last[contact] = max(match.feedback.at, last.get(contact) or match.feedback.at)
     if last:
         with connection.cursor() as cursor:
             cursor.execute(_ENGAGE, [list(last), list(last.values())])

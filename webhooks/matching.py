@@ -93,6 +93,13 @@ class Match:
         return None
 
     @property
+    def objects(self) -> bool:
+        """Whether a person wants no marketing mail at all any more, at whatever address."""
+        told = self.feedback
+        is_unsubscribe = told.kind is FeedbackKind.UNSUBSCRIBED and told.scope in (MARKETING, ALL)
+        return is_unsubscribe or told.kind is FeedbackKind.COMPLAINED
+
+    @property
     def withdraws(self) -> bool:
         """Whether the consent to the message's topic is gone: taken back, or its giver is."""
         person_said = self.feedback.kind in (FeedbackKind.COMPLAINED, FeedbackKind.UNSUBSCRIBED)
@@ -213,6 +220,7 @@ _NEEDED = (
     *("id", "email", "email_normalized", "stream", "depth", "contact_id", "topic_id"),
     *("origin_campaign", "origin_step", "esp_id"),
     *("contact__user_id", "contact__email", "contact__email_normalized", "contact__do_not_share"),
+    "contact__may_track",
     *("topic__key",),
 )
 

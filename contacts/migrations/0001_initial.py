@@ -104,6 +104,15 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "objected_at",
+                    models.DateTimeField(
+                        blank=True,
+                        editable=False,
+                        help_text="Since then they want no marketing mail, at whatever address; see the ledger.",
+                        null=True,
+                    ),
+                ),
+                (
                     "do_not_share",
                     models.BooleanField(
                         default=False,
@@ -249,6 +258,7 @@ class Migration(migrations.Migration):
                     models.CharField(
                         choices=[
                             ("mail", "Mail about a topic"),
+                            ("marketing", "Any marketing mail"),
                             ("tracking", "Recording opens and clicks"),
                         ],
                         default="mail",

@@ -204,6 +204,7 @@ class Migration(migrations.Migration):
                             ("consent_missing", "No consent to this topic is on record"),
                             ("consent_withdrawn", "Consent to this topic was withdrawn"),
                             ("consent_pending", "Consent to this topic was not confirmed yet"),
+                            ("objected", "The person wants no marketing mail at all"),
                             ("paused", "The person paused all marketing mail"),
                             (
                                 "weekly_limit",
@@ -683,6 +684,7 @@ class Migration(migrations.Migration):
                             ("consent_missing", "No consent to this topic is on record"),
                             ("consent_withdrawn", "Consent to this topic was withdrawn"),
                             ("consent_pending", "Consent to this topic was not confirmed yet"),
+                            ("objected", "The person wants no marketing mail at all"),
                             ("paused", "The person paused all marketing mail"),
                             (
                                 "weekly_limit",

@@ -1,10 +1,12 @@
 """People in the admin: addresses, consent, suppression."""
 
 import pytest
+from django.contrib.messages import get_messages
 from django.test import Client
 from django.urls import reverse
 
 from common.addresses import address_hash
+from contacts.ledger import Objection, record_objections, record_tracking
 from contacts.models import Consent, Contact, Subscription
 from contacts.services import record_consent
 from contacts.states import ConsentState
@@ -97,10 +99,22 @@ def test_ledger_is_read_only(operator: Client) -> None:
 def test_address_is_suppressed_from_the_contacts_page(operator: Client) -> None:
     contact = ContactFactory(email="ada@example.com")
     form = {"scope": "all", "evidence": "asked for it", "confirmed": "yes"}
-    operator.post(_do(contact, "suppress"), form)
+    response = operator.post(_do(contact, "suppress"), form)
+    # It travels in a cookie.
+    said = [str(line) for line in get_messages(response.wsgi_request)]
+    assert said == ["Suppressed for a***@e***: all mail."]
     row = Suppression.objects.get()
     assert bytes(row.address_hash) == address_hash("ada@example.com")
     assert "Suppressed: all mail" in operator.get(_page(contact)).text
+
+
+def test_ledger_says_what_each_line_is_about(operator: Client) -> None:
+    contact = ContactFactory()
+    record_tracking([contact], ConsentState.GRANTED, source="page")
+    record_objections([Objection(contact.pk, "page")])
+    page = operator.get(_page(contact)).text
+    assert "Recording opens and clicks" in page
+    assert "Any marketing mail" in page
 
 
 def test_contact_is_found_by_address_user_id_and_name(operator: Client) -> None:

@@ -222,3 +222,16 @@ def test_hostile_size_takes_linear_time() -> None:
         exchanged(html)
         exchanged("<a href=c> \n" * 20_000)
         exchanged("<b x=y>" * 50_000 + "<b x='" * 20_000)
+
+
+@pytest.mark.parametrize("between", [" ", "\n", "<b>", "<b>\n ", "<!-- ", "<b ", "<"])
+def test_search_for_an_address_in_a_link_takes_linear_time(between: str) -> None:
+    html = f'<a href="c">{between * 100_000}Shop now</a>'
+    with cpu_limit():
+        assert exchanged(html).startswith(f'<a href="{NEW}">')
+
+
+def test_indented_address_in_a_link_is_still_seen() -> None:
+    html = f'<a href="c">\n{" " * 100_000}<b>\n{" " * 100_000}www.shop.example</b></a>'
+    with cpu_limit():
+        assert exchanged(html) == html

@@ -16,9 +16,10 @@ from content import rendering
 from content.lint import SAMPLE_CONTEXT
 from content.models import TemplateVersion
 from content.rendering import RenderError, render
-from content.text_part import text_from_html
+from content.text_part import text_from_html, tidy
 from content.values import plain, subject_line
 from tests.content.helpers import SENDER, body, configure_templates, in_text, rendered, version
+from tests.patience import cpu_limit
 
 
 @pytest.fixture
@@ -289,6 +290,12 @@ def test_text_of_nested_tables_and_no_content() -> None:
         text_from_html("<table><tr><td><table><tr><td>x</td></tr></table></td></tr></table>") == "x"
     )
     assert text_from_html("<!-- only -->") == ""
+
+
+def test_spaces_in_a_line_are_tidied_in_linear_time() -> None:
+    gap = " \t" * 100_000
+    with cpu_limit():
+        assert tidy(f"a{gap}b{gap}\r\nc") == f"a{gap}b\nc"
 
 
 def test_very_deep_html_does_not_hurt_the_process() -> None:

@@ -213,3 +213,17 @@ def test_r13_clock_of_the_worker_does_not_count(minutes: int) -> None:
         drain("transactional", budget=5)
     assert Message.objects.get(pk=message.pk).state == "sent"
     assert Message.objects.get(pk=later.pk).state == "queued"
+
+
+def test_buckets_of_one_process_may_start_full_and_do_not_grow_without_bound() -> None:
+    local = LocalBuckets(start_full=True, most=3)
+    buckets = [Bucket(f"b{n}", 0.001, 1.0) for n in range(4)]
+    assert [local.draw([[b]], within=0.0)[0] > 0 for b in (*buckets[:3], buckets[0])] == [
+        *(False, False, False),
+        True,
+    ]
+    assert local.draw([[buckets[3]]], within=0.0) == [0.0]
+    assert local.draw([[buckets[0]]], within=0.0)[0] > 0
+    for n in range(100):
+        local.draw([[Bucket(f"c{n}", 0.001, 1.0)]], within=0.0)
+        assert len(local._levels) <= 4

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from common.ids import uuid7
+from common.signing import sign_uuid
 from emailauto.logs import LineFormatter
 
 
@@ -61,3 +63,17 @@ def test_address_in_a_traceback_is_masked_and_the_rest_is_kept() -> None:
     assert "ValueError: 550 <***@***>: unknown user" in trace
     assert trace[-1] == "RuntimeError: ***@*** refused"
     assert __file__ in text
+
+
+@pytest.mark.parametrize("path", ["/u/{}", "/p/{}", "/v/{}", "/t/c/{}", "/t/o/{}.gif"])
+def test_token_of_a_link_is_masked(path: str) -> None:
+    token = sign_uuid("unsubscribe", uuid7())
+    text = line("Service Unavailable: %s", path.format(token))
+    assert token[:20] not in text
+    assert path.format("***") in text
+    assert token[-20:] not in line("x", url=f"https://mail.example.com{path.format(token)}?x=1")
+
+
+def test_other_paths_are_not_masked() -> None:
+    path = "/admin/delivery/message/019ab000-0000-7000-8000-000000000001/change/"
+    assert line(path).endswith(path)

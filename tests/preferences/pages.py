@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from bleach._vendor import html5lib
 from django.conf import settings
 from django.http import HttpResponse
 from django.test import Client
@@ -27,6 +28,24 @@ def get(message: Message, purpose: str, **options: Any) -> HttpResponse:
 
 def post(message: Message, purpose: str, data: Any, **options: Any) -> HttpResponse:
     return strict_client().post(path_of(message, purpose), data, **options)
+
+
+def filled_in(response: HttpResponse) -> dict[str, list[str]]:
+    """What a browser would send if somebody just pressed the first form's main button."""
+    form = html5lib.parse(response.content.decode(), namespaceHTMLElements=False).find(".//form")
+    sent: dict[str, list[str]] = {}
+    for field in form.iter():
+        if field.tag not in ("input", "select") or "disabled" in field.attrib:
+            continue
+        value = field.get("value", "on")
+        if field.tag == "select":
+            options = list(field.iter("option"))
+            chosen = next((o for o in options if "selected" in o.attrib), options[0])
+            value = chosen.get("value", "")
+        elif field.get("type") == "checkbox" and "checked" not in field.attrib:
+            continue
+        sent.setdefault(field.get("name", ""), []).append(value)
+    return sent
 
 
 def assert_private(response: HttpResponse) -> None:

@@ -12,18 +12,21 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from campaigns import engine
+from common.addresses import parse_address
 from common.signing import sign_uuid
-from contacts.models import Contact
+from contacts.models import Contact, Topic
 from contacts.states import TopicPolicy
 from delivery.engine import deliver_batch
-from delivery.links import PERSONAL_DATA, PREFERENCES, UNSUBSCRIBE
+from delivery.links import CONFIRM, PERSONAL_DATA, PREFERENCES, UNSUBSCRIBE
 from delivery.models import Message, SandboxMail
 from events.services import submit
+from preferences.optin import Application, subscribe
+from preferences.personal import Asked, Wanted, send_link
 from tests.events.serving import serving
 from tests.factories import CampaignFactory, MessageFactory, TopicFactory, event_in
 
 CHROMIUM = shutil.which("chromium")
-SIZES = {"phone": {"width": 360, "height": 740}, "desk": {"width": 1280, "height": 900}}
+SIZES = {"phone": {"width": 320, "height": 640}, "desk": {"width": 1280, "height": 900}}
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -131,7 +134,7 @@ def sample() -> Message:
 
 
 def url_of(server: str, message: Message, purpose: str) -> str:
-    letter = {UNSUBSCRIBE: "u", PREFERENCES: "p", PERSONAL_DATA: "d"}[purpose]
+    letter = {UNSUBSCRIBE: "u", PREFERENCES: "p", CONFIRM: "c", PERSONAL_DATA: "d"}[purpose]
     return f"{server}/{letter}/{sign_uuid(purpose, message.pk)}"
 
 
@@ -139,14 +142,36 @@ def pages_to_see(server: str, message: Message) -> Iterator[tuple[str, str, str]
     """(name, URL, name of the button to press there first)"""
     unsubscribe = url_of(server, message, UNSUBSCRIBE)
     preferences = url_of(server, message, PREFERENCES)
+    subscribe(Application(parse_address("ada@example.com"), "", long_topic(), "form"))
+    confirm = url_of(server, Message.objects.get(context__action=CONFIRM), CONFIRM)
+    copy, erase = (data_url(server, message, wanted) for wanted in (Wanted.EXPORT, Wanted.ERASE))
+    yield "confirm", confirm, ""
+    yield "confirmed", confirm, "button"
     yield "unsubscribe", unsubscribe, ""
     yield "unknown", f"{server}/u/nonsense", ""
     yield "preferences", preferences, ""
     yield "saved", preferences, "[name=form] ~ button"
     yield "stopped", preferences, "[name=stop]"
     yield "asked", preferences, "[value=export]"
+    yield "copy", copy, ""
+    yield "personal_copy", copy, "[value=html]"
+    yield "dead_link", f"{server}/t/c/nonsense", ""
     yield "done_topic", unsubscribe, "[value=topic]"
     yield "done_all", unsubscribe, "[value=all]"
+    yield "closed", confirm, ""
+    yield "erase", erase, ""
+    yield "erased", erase, "button"
+
+
+def long_topic() -> Topic:
+    """As wide as can be, of one word."""
+    return TopicFactory(key="long", name="Wunderwerk" * 10, double_opt_in=True)
+
+
+def data_url(server: str, message: Message, wanted: Wanted) -> str:
+    assert send_link(message.contact, wanted) is Asked.SENT
+    mail = Message.objects.get(context__about__what=wanted.value)
+    return url_of(server, mail, PERSONAL_DATA)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +191,7 @@ def test_every_page_is_accessible(
         assert found.violations_count == 0, f"{name}: {found.generate_report()}"
         assert page.evaluate(SIDEWAYS) <= 0, f"{name} scrolls sideways"
         assert page.evaluate(SMALL_TARGETS) == [], name
+        assert page.evaluate(NARROW) == [], name
         page.context.close()
 
 
@@ -177,6 +203,11 @@ SMALL_TARGETS = """
         .filter(([, box]) => box.width < 24 || box.height < 24).map(([html]) => html)
 """
 """WCAG 2.2, 2.5.8: 24 by 24 CSS pixels."""
+NARROW = """
+    [...document.querySelectorAll("dd")]
+        .filter(e => e.clientWidth < 200).map(e => e.previousElementSibling.textContent)
+"""
+"""What is read one syllable to a line."""
 
 
 def keep_picture(page: Page, name: str) -> None:

@@ -29,7 +29,7 @@ def catalogue(language: str) -> Path:
 
 def words_of_the_pages() -> set[str]:
     words: set[str] = set()
-    for path in (settings.BASE_DIR / "templates" / "preferences").glob("*.html"):
+    for path in (settings.BASE_DIR / "templates" / "preferences").rglob("*.html"):
         source = path.read_text()
         words |= set(_SIMPLE.findall(source))
         words |= {_VARIABLE.sub(r"%(\1)s", text) for text in _BLOCK.findall(source)}
@@ -136,3 +136,10 @@ def test_theme_of_the_configuration_is_on_the_page(message: Message, settings: A
     assert 'src="https://cdn.example.com/logo.svg" alt="Shop"' in html
     assert 'href="https://shop.example.com/privacy"' in html
     assert "img-src https://cdn.example.com;" in response["Content-Security-Policy"]
+
+
+def test_french_marks_do_not_stand_alone_at_the_end_of_a_line() -> None:
+    with catalogue("fr").open("rb") as file:
+        entries = [m.string for m in pofile.read_po(file) if m.id]
+    texts = [t for s in entries for t in ([s] if isinstance(s, str) else s)]
+    assert [t for t in texts if re.search(r"« | [»:;?!]", t)] == []

@@ -13,6 +13,7 @@ from contacts.models import Consent, Contact, Subscription, Topic
 from contacts.services import record_consent
 from contacts.states import ConsentState, TopicPolicy
 from delivery.engine import deliver_batch
+from delivery.links import PREFERENCES, UNSUBSCRIBE
 from delivery.models import Message, SandboxMail
 from events.models import Scope
 from suppression.models import Suppression
@@ -25,7 +26,7 @@ from tests.factories import (
     TopicFactory,
     make_api_key,
 )
-from tests.preferences.pages import assert_private, strict_client
+from tests.preferences.pages import assert_private, post, strict_client
 
 pytestmark = pytest.mark.django_db
 
@@ -104,6 +105,80 @@ def test_asking_again_the_same_day_sends_one_mail_and_writes_one_line(topic: Top
     deliver()
     assert SandboxMail.objects.count() == 1
     assert ledger() == [("pending", "footer form")]
+
+
+@pytest.mark.parametrize("scope", ["marketing", "topic:tips", "all"])
+def test_who_is_blocked_is_not_promised_mail(topic: Topic, scope: str) -> None:
+    subscribe()
+    deliver()
+    address = parse_address("ada@example.com")
+    suppress_addresses([SuppressionRequest(address, scope, SuppressionReason.MANUAL, "test")])
+    html = strict_client().post(confirm_path()).content.decode()
+    assert "list of those we do not write to" in html
+    assert "will get our" not in html
+
+
+def test_link_is_closed_once_they_want_no_marketing_at_all(topic: Topic) -> None:
+    subscribe()
+    deliver()
+    strict_client().post(confirm_path())
+    other = MessageFactory(contact=Contact.objects.get(), stream="marketing", state="sent")
+    post(other, UNSUBSCRIBE, {"scope": "all"})
+    assert strict_client().post(confirm_path()).status_code == 410
+    assert Contact.objects.get().objected_at is not None
+
+
+def test_another_address_on_the_same_day_is_asked_as_well(topic: Topic) -> None:
+    for email in ("typo@example.com", "ada@example.com"):
+        subscribe(user_id="u1", email=email)
+        deliver()
+    assert list(SandboxMail.objects.order_by("pk").values_list("to_email", flat=True)) == [
+        "typo@example.com",
+        "ada@example.com",
+    ]
+
+
+def test_tick_on_a_page_that_was_passed_on_asks_the_owner(topic: Topic) -> None:
+    other = MessageFactory(
+        stream="marketing", topic=TopicFactory(), state="sent", contact__email="ada@example.com"
+    )
+    ticks = {"form": "preferences", "topic": ["news", "tips"]}
+    for _ in range(2):
+        html = post(other, PREFERENCES, ticks).content.decode()
+        assert "Waiting for your confirmation." in html
+    assert ledger() == [("pending", "preferences page")]
+    assert newsletter_to(other.contact, topic).reason == "consent_pending"
+    assert SandboxMail.objects.count() == 1
+    strict_client().post(confirm_path())
+    assert newsletter_to(other.contact, topic).state == "sent"
+    post(other, PREFERENCES, ticks)
+    assert [state for state, _ in ledger()] == ["pending", "granted"]
+
+
+def test_tick_of_a_topic_to_confirm_brings_nothing_back_by_itself(topic: Topic) -> None:
+    other = MessageFactory(
+        stream="marketing", topic=TopicFactory(), state="sent", contact__email="ada@example.com"
+    )
+    post(other, PREFERENCES, {"stop": "all"})
+    post(other, PREFERENCES, {"form": "preferences", "topic": ["tips"]})
+    assert newsletter_to(other.contact, other.topic).state == "skipped"
+    assert newsletter_to(other.contact, topic).state == "skipped"
+    assert Contact.objects.get().objected_at is not None
+    strict_client().post(confirm_path())
+    assert newsletter_to(other.contact, topic).state == "sent"
+    assert newsletter_to(other.contact, other.topic).state == "skipped"
+
+
+def test_tick_of_somebody_who_must_not_be_mailed_asks_nobody(topic: Topic) -> None:
+    other = MessageFactory(
+        stream="marketing", topic=TopicFactory(), state="sent", contact__email="ada@example.com"
+    )
+    address = parse_address("ada@example.com")
+    reason = SuppressionReason.COMPLAINT
+    suppress_addresses([SuppressionRequest(address, "marketing", reason, "test")])
+    post(other, PREFERENCES, {"form": "preferences", "topic": ["news", "tips"]})
+    assert ledger() == []
+    assert not Message.objects.filter(stream="transactional").exists()
 
 
 def test_confirming_twice_is_confirming_once(topic: Topic) -> None:

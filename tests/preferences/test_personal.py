@@ -283,6 +283,18 @@ def test_asking_twice_a_day_sends_one_mail(contact: Contact) -> None:
     for _ in range(3):
         ask(contact, "export")
     assert SandboxMail.objects.count() == sent + 1
+    message = Message.objects.filter(contact=contact).first()
+    html = post(message, PREFERENCES, {"data": "export"}).content.decode()
+    assert "today already" in html
+
+
+def test_another_address_on_the_same_day_is_sent_the_link_as_well(contact: Contact) -> None:
+    ask(contact, "export")
+    Contact.objects.filter(pk=contact.pk).update(
+        email="new@example.org", email_normalized="new@example.org"
+    )
+    ask(contact, "export")
+    assert SandboxMail.objects.latest("pk").to_email == "new@example.org"
 
 
 def test_who_cannot_be_mailed_is_told(contact: Contact) -> None:

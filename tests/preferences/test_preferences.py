@@ -1,5 +1,7 @@
 """`/p/<token>`: what a person can say on their page, and what comes of it."""
 
+import re
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -10,16 +12,16 @@ from django.test.utils import CaptureQueriesContext
 
 from common.addresses import address_hash, parse_address
 from common.clock import now
-from contacts.models import Consent, Contact, Subscription
+from contacts.models import Consent, Contact, Subscription, Topic
 from contacts.services import record_consent
 from contacts.states import ConsentState, Purpose, TopicPolicy
-from delivery.links import PREFERENCES
+from delivery.links import PREFERENCES, UNSUBSCRIBE
 from delivery.models import Message
 from suppression.models import Suppression
 from suppression.services import SuppressionRequest, suppress_addresses
 from suppression.states import SuppressionReason
 from tests.factories import MessageFactory, TopicFactory
-from tests.preferences.pages import assert_private, get, path_of, post, strict_client
+from tests.preferences.pages import assert_private, filled_in, get, path_of, post, strict_client
 
 pytestmark = pytest.mark.django_db
 
@@ -80,6 +82,98 @@ def test_saving_what_is_shown_changes_nothing(message: Message) -> None:
     assert suppressions() == set()
 
 
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"locale": "de-AT"},
+        {"locale": "tlh"},
+        {"weekly_limit": 0},
+        {"weekly_limit": 4},
+        {"weekly_limit": 1000},
+    ],
+)
+def test_pressing_save_keeps_what_the_page_does_not_offer(
+    message: Message, known: dict[str, Any]
+) -> None:
+    Contact.objects.update(**known)
+    response = post(message, PREFERENCES, filled_in(get(message, PREFERENCES)))
+    assert response.status_code == 200
+    assert Contact.objects.filter(**known).exists()
+
+
+def test_language_of_a_country_is_named(message: Message) -> None:
+    Contact.objects.update(locale="de-AT")
+    html = get(message, PREFERENCES).content.decode()
+    assert re.search(r'value="de-AT"[^>]* selected>Deutsch \(de-AT\)<', html)
+
+
+def test_form_that_cannot_be_read_says_so(message: Message) -> None:
+    html = post(message, PREFERENCES, {"form": "nonsense"}).content.decode()
+    assert 'role="alert"' in html
+    assert "Nothing was changed." in html
+    assert 'role="alert"' not in get(message, PREFERENCES).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("data", "title"),
+    [
+        ({"form": "preferences", "topic": ["news"]}, "Saved. Your"),
+        ({"stop": "all"}, "Unsubscribed. Your"),
+        ({"form": "nonsense"}, "We could not read that. Your"),
+    ],
+)
+def test_title_says_what_came_of_it(message: Message, data: dict[str, Any], title: str) -> None:
+    assert f"<title>{title}" in post(message, PREFERENCES, data).content.decode()
+
+
+def test_names_of_topics_cannot_turn_the_sentence_around(message: Message) -> None:
+    name = "\u202eswen"
+    Topic.objects.filter(key="news").update(name=name, description="<b>\u202e</b>")
+    for purpose in (PREFERENCES, UNSUBSCRIBE):
+        html = get(message, purpose).content.decode()
+        assert f"<bdi>{name}</bdi>" in html
+        assert "<bdi>&lt;b&gt;\u202e&lt;/b&gt;</bdi>" in html
+        assert re.sub(r"<bdi>.*?</bdi>", "", html).count("\u202e") == 0
+
+
+def test_pressing_save_without_a_change_changes_nothing(message: Message) -> None:
+    Contact.objects.update(may_track=True, do_not_share=True, weekly_limit=3, locale="de")
+    before = settings_of(Contact.objects.get())
+    post(message, PREFERENCES, filled_in(get(message, PREFERENCES)))
+    assert settings_of(Contact.objects.get()) == before
+    assert ledger() == []
+
+
+def test_topic_they_have_not_seen_is_not_decided_about(message: Message) -> None:
+    form = filled_in(get(message, PREFERENCES))
+    TopicFactory(key="later", name="Later", policy=TopicPolicy.OPT_OUT)
+    TopicFactory(key="more", name="More", policy=TopicPolicy.OPT_IN)
+    form["topic"] = ["news", "more"]
+    post(message, PREFERENCES, form)
+    assert ledger() == [("carts", "withdrawn")]
+
+
+def test_topic_they_have_not_seen_stays_off_when_another_is_ticked_after_everything_was_off(
+    message: Message,
+) -> None:
+    post(message, PREFERENCES, {"stop": "all"})
+    form = filled_in(get(message, PREFERENCES))
+    TopicFactory(key="later", name="Later", policy=TopicPolicy.OPT_OUT)
+    post(message, PREFERENCES, form | {"topic": ["news"]})
+    states = dict(Subscription.objects.values_list("topic__key", "state"))
+    assert states == {"news": "granted", "carts": "withdrawn", "later": "withdrawn"}
+
+
+def test_page_that_was_open_all_along_turns_nothing_on_again(message: Message) -> None:
+    Contact.objects.update(may_track=True)
+    form = filled_in(get(message, PREFERENCES))
+    post(message, PREFERENCES, {"stop": "all"})
+    post(message, PREFERENCES, form)
+    assert ticked(message) == []
+    contact = Contact.objects.get()
+    assert (contact.may_track, contact.objected_at is None) == (False, False)
+
+
 def test_unticking_withdraws_and_suppresses_that_topic_alone(message: Message) -> None:
     say(message, ["carts"])
     assert ledger() == [("news", "withdrawn")]
@@ -109,7 +203,12 @@ def test_ticking_one_topic_after_everything_was_off_brings_back_no_other(message
     assert "unsubscribed from all" in post(message, PREFERENCES, {"stop": "all"}).content.decode()
     assert ticked(message) == []
     assert suppressions() == {("marketing", "unsubscribe")}
-    assert ledger() == [("tips", "granted"), ("news", "withdrawn"), ("tips", "withdrawn")]
+    assert ledger() == [
+        ("tips", "granted"),
+        ("news", "withdrawn"),
+        (None, "withdrawn"),
+        ("tips", "withdrawn"),
+    ]
     say(message, ["news"])
     assert ticked(message) == ["news"]
     assert suppressions() == {("topic:carts", "unsubscribe")}
@@ -261,6 +360,57 @@ def test_link_to_an_address_they_left_turns_off_and_not_on(message: Message) -> 
     hashes = {address_hash(a) for a in ("ada@example.com", "new@example.org")}
     rows = Suppression.objects.filter(scope="topic:carts")
     assert {bytes(row.address_hash) for row in rows} == hashes
+
+
+def settings_of(contact: Contact) -> dict[str, Any]:
+    fields = ("may_track", "do_not_share", "weekly_limit", "paused_until", "locale")
+    return {field: getattr(contact, field) for field in fields}
+
+
+def left_the_address(**fields: Any) -> Contact:
+    Contact.objects.update(email="new@example.org", email_normalized="new@example.org", **fields)
+    return Contact.objects.get()
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"may_track": "on", "pause": "0"},
+        {"weekly_limit": "5", "pause": "7", "locale": "fr"},
+        {"weekly_limit": "2", "pause": ""},
+    ],
+)
+def test_link_to_an_address_they_left_loosens_nothing(
+    message: Message, wish: dict[str, str]
+) -> None:
+    until = now() + timedelta(days=60)
+    contact = left_the_address(
+        may_track=False, do_not_share=True, weekly_limit=2, paused_until=until, locale="de"
+    )
+    before = settings_of(contact)
+    say(message, ["carts", "news"], **wish)
+    assert settings_of(Contact.objects.get()) == before
+    assert ledger() == []
+
+
+def test_link_to_an_address_they_left_may_tighten(message: Message) -> None:
+    left_the_address(may_track=True, weekly_limit=5, paused_until=now() + timedelta(days=3))
+    say(message, ["carts", "news"], weekly_limit="1", pause="30", do_not_share="on")
+    contact = Contact.objects.get()
+    assert (contact.may_track, contact.do_not_share, contact.weekly_limit) == (False, True, 1)
+    assert contact.paused_until > now() + timedelta(days=29)
+    assert ledger() == [(None, "withdrawn")]
+
+
+def test_page_of_an_address_they_left_offers_nothing_looser(message: Message) -> None:
+    left_the_address(do_not_share=True, weekly_limit=2, paused_until=now() + timedelta(days=60))
+    html = get(message, PREFERENCES).content.decode()
+    for field in (
+        *('name="may_track" disabled', 'name="do_not_share" checked disabled'),
+        *('name="locale" disabled', 'value="0" disabled'),
+    ):
+        assert field in html
+    assert re.findall(r'<option value="(\w*)"', html.split("</select>")[0]) == ["1", "2"]
 
 
 def test_page_of_somebody_who_was_erased_is_404(message: Message) -> None:

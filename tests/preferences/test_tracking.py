@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from django.conf import settings
-from django.db import connection
+from django.db import DataError, InterfaceError, OperationalError, connection
 from django.db.models import F
 from django.db.models.functions import Now
 from django.http import HttpResponse
@@ -29,6 +29,7 @@ from delivery.states import Actor
 from delivery.tracking import click_url, link_id, open_url
 from delivery.visits import Request, record_visit
 from emailauto.sweep import sweep
+from preferences import tracking
 from preferences.tracking import _PIXEL
 from suppression.models import Suppression
 from tests.events.serving import serving
@@ -183,7 +184,33 @@ def test_pixel_is_the_same_for_any_token(message: Message, token: str) -> None:
 @pytest.mark.parametrize("path", ["/t/c/x", "/t/o/x.gif"])
 @pytest.mark.parametrize("method", ["post", "put", "delete"])
 def test_other_methods_are_refused(path: str, method: str) -> None:
-    assert getattr(Client(), method)(path).status_code == 405
+    response = getattr(Client(enforce_csrf_checks=True), method)(path)
+    assert response.status_code == 405
+
+
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError, DataError])
+def test_visit_that_cannot_be_kept_stops_nobody(
+    message: Message, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(*args: object, **options: object) -> bool:
+        raise error("the connection is lost")
+
+    monkeypatch.setattr(tracking, "record_visit", fail)
+    assert click(message).status_code == 302
+    assert look(message).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("accepted", "language", "words"), [("de", "de", "Dieser Link"), ("", "en", "This link")]
+)
+def test_page_of_a_dead_link_speaks_the_browsers_language(
+    accepted: str, language: str, words: str
+) -> None:
+    response = Client().get("/t/c/x", headers={"accept-language": accepted})
+    html = response.content.decode()
+    assert f'<html lang="{language}" dir="ltr">' in html
+    assert f"<h1>{words}" in html
+    assert response["Content-Language"] == language
 
 
 def test_old_tokens_work_after_the_key_was_rotated(message: Message, settings: Any) -> None:

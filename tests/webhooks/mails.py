@@ -11,13 +11,14 @@ BY_ESP_ID = ("mailersend",)
 
 
 def sent_through(provider: str, **fields: Any) -> Message:
-    """A marketing mail to ada@example.com, sent unless `fields` say otherwise."""
+    """A marketing mail to ada@example.com, sent and to somebody who agreed to be watched unless
+    `fields` say otherwise."""
     known = {"esp_id": ESP_IDS[provider]} if provider in BY_ESP_ID else {}
     message: Message = MessageFactory(
         contact__email="ada@example.com",
         stream="marketing",
         topic=TopicFactory(),
-        **{"state": "sent", **known, **fields},
+        **{"state": "sent", "contact__may_track": True, **known, **fields},
     )
     route = message.sender.provider
     route.backend = provider

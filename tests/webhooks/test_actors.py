@@ -23,6 +23,8 @@ OUTLOOK = (
     "Mozilla/4.0 (compatible; MSIE 7.0; Windows NT 10.0; WOW64; Trident/8.0; .NET4.0C; "
     "Microsoft Outlook 16.0.5134; ms-office; MSOffice 16)"
 )
+OFFICE = "Mozilla/4.0 (compatible; ms-office; MSOffice 16)"
+THUNDERBIRD = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Thunderbird/128.4.0"
 GMAIL = "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)"
 YAHOO = "YahooMailProxy; https://help.yahoo.com/kb/yahoo-mail-proxy-SLN28749.html"
 CUBOT = (
@@ -51,7 +53,9 @@ def test_person_with_a_browser_is_a_person(agent: str) -> None:
     assert actor(opened(agent=agent)) == Actor.PERSON
 
 
-@pytest.mark.parametrize("agent", [OUTLOOK, "MacOutlook/16.89.24090815", "Lotus-Notes/6.0"])
+@pytest.mark.parametrize(
+    "agent", [OUTLOOK, OFFICE, THUNDERBIRD, "MacOutlook/16.89.24090815", "Lotus-Notes/6.0"]
+)
 def test_mail_program_opens_but_does_not_click(agent: str) -> None:
     assert actor(opened(agent=agent)) == Actor.PERSON
     assert actor(click(agent=agent)) == Actor.MACHINE

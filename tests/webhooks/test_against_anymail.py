@@ -57,6 +57,8 @@ KINDS = {
 }
 # Anymail does not know them, or knows no difference.
 UNKNOWN_TO_ANYMAIL = {
+    ("brevo", "proxy_open"),
+    ("brevo", "unique_proxy_open"),
     ("brevo", "unsubscribed"),
     ("mailersend", "deferred"),
     ("postal", "message_held_suppressed"),

@@ -11,10 +11,11 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from common.addresses import parse_address
-from contacts.models import Consent, Subscription
+from contacts.models import Consent, Contact, Subscription
 from contacts.states import ConsentState
 from delivery.bounces import BounceClass
 from delivery.models import Message
+from events.models import Event
 from suppression.models import Suppression
 from tests.factories import MessageFactory, ProviderFactory, TopicFactory
 from webhooks.feedback import Feedback, FeedbackKind, apply_feedback
@@ -47,9 +48,8 @@ def hard(message: Message | None, minute: int = 0, **fields: Any) -> Feedback:
 
 
 def marketing_message(**fields: Any) -> Message:
-    return MessageFactory(
-        **{"stream": "marketing", "topic": TopicFactory(), "state": "sent", **fields}
-    )
+    known = {"stream": "marketing", "topic": TopicFactory(), "state": "sent"}
+    return MessageFactory(**{**known, "contact__may_track": True, **fields})
 
 
 def times_of(message: Message) -> dict[str, datetime]:
@@ -89,12 +89,13 @@ def test_every_order_ends_the_same(state: str, every: int) -> None:
         Message.objects.update(state=state, reason=reason, sent_at=None, **dict.fromkeys(TIMES))
         for table in (Suppression, Consent, Subscription):
             table.objects.all().delete()
+        Contact.objects.update(objected_at=None)
         ends.append(end_of([[story(message)[i]] for i in order], message))
     assert all(end == ends[0] for end in ends)
     row, scopes, consents = ends[0]
     assert [row[name] for name in TIMES[:5]] == [NOON + timedelta(minutes=m) for m in range(1, 6)]
     assert scopes == {("all", "hard_bounce"), ("marketing", "complaint")}
-    assert consents == [(message.contact_id, message.topic_id, "withdrawn")]
+    assert consents == [(message.contact_id, t, "withdrawn") for t in (None, message.topic_id)]
 
 
 def test_one_batch_ends_like_one_by_one() -> None:
@@ -106,7 +107,7 @@ def test_one_batch_ends_like_one_by_one() -> None:
 
 
 def test_earliest_moment_stays() -> None:
-    message = MessageFactory(state="sent")
+    message = MessageFactory(state="sent", contact__may_track=True)
     for minute in (5, 3, 9):
         apply_feedback([about(message, FeedbackKind.OPENED, minute)])
     apply_feedback([about(message, FeedbackKind.OPENED, minute) for minute in (4, 2, 8)])
@@ -169,6 +170,17 @@ def test_mail_that_is_put_off_counts_by_what_the_receiver_said(
     assert suppressed() == set()
 
 
+@pytest.mark.parametrize("kind", [FeedbackKind.OPENED, FeedbackKind.CLICKED])
+def test_open_and_click_of_who_did_not_agree_leave_no_trace(kind: FeedbackKind) -> None:
+    message = marketing_message(contact__may_track=False, state="unknown")
+    (outcome,) = apply_feedback([about(message, kind, detail="https://shop.example/private")])
+    assert outcome["effects"] == ["sent"]
+    assert times_of(message) == {}
+    message.contact.refresh_from_db()
+    assert message.contact.engaged_at is None
+    assert not Event.objects.filter(type__startswith="email.").exists()
+
+
 def test_open_and_click_show_that_somebody_reads() -> None:
     message = marketing_message()
     for kind, minute in ((FeedbackKind.CLICKED, 7), (FeedbackKind.OPENED, 2)):
@@ -183,7 +195,8 @@ def test_complaint_withdraws_the_consent_once() -> None:
     (outcome,) = apply_feedback([about(message, FeedbackKind.COMPLAINED)])
     apply_feedback([about(message, FeedbackKind.COMPLAINED, 1)])
     assert outcome["effects"] == ["complained_at", "suppressed:marketing", "withdrawn:news"]
-    consent = Consent.objects.get()
+    assert Consent.objects.filter(purpose="marketing", state="withdrawn").count() == 1
+    consent = Consent.objects.get(purpose="mail")
     assert (consent.contact, consent.topic, consent.state, consent.source) == (
         message.contact,
         message.topic,
@@ -196,7 +209,8 @@ def test_complaint_withdraws_the_consent_once() -> None:
 def test_complaint_about_transactional_mail_suppresses_marketing_only() -> None:
     apply_feedback([about(MessageFactory(state="sent"), FeedbackKind.COMPLAINED)])
     assert suppressed() == {("marketing", "complaint")}
-    assert not Consent.objects.exists()
+    assert not Consent.objects.filter(purpose="mail").exists()
+    assert Consent.objects.get().purpose == "marketing"
 
 
 def test_unsubscribe_is_recorded_in_its_scope() -> None:

@@ -37,7 +37,11 @@ def inbox() -> list[tuple[str, str]]:
 
 def test_click_becomes_an_event_of_its_person() -> None:
     message = MessageFactory(
-        state="sent", origin_campaign="welcome", origin_step="hello", topic=TopicFactory()
+        contact__may_track=True,
+        state="sent",
+        origin_campaign="welcome",
+        origin_step="hello",
+        topic=TopicFactory(),
     )
     apply_feedback([about(message, FeedbackKind.CLICKED)])
     event = Event.objects.get()
@@ -55,7 +59,7 @@ def test_click_becomes_an_event_of_its_person() -> None:
 
 @pytest.mark.parametrize("together", [True, False])
 def test_each_thing_is_told_once_however_often_it_comes_back(together: bool) -> None:
-    message = MessageFactory(state="sent")
+    message = MessageFactory(state="sent", contact__may_track=True)
     told = [
         about(message, kind, minute, bounce_class=bounce)
         for minute in (5, 3, 9)
@@ -79,7 +83,7 @@ def test_each_thing_is_told_once_however_often_it_comes_back(together: bool) -> 
 
 
 def test_purged_event_is_not_told_again() -> None:
-    message = MessageFactory(state="sent")
+    message = MessageFactory(state="sent", contact__may_track=True)
     apply_feedback([about(message, FeedbackKind.OPENED)])
     Event.objects.all().delete()
     apply_feedback([about(message, FeedbackKind.OPENED)])
@@ -98,14 +102,22 @@ def test_purged_event_is_not_told_again() -> None:
 def test_what_decides_nothing_is_not_told(
     kind: FeedbackKind, bounce_class: BounceClass | None
 ) -> None:
-    apply_feedback([about(MessageFactory(state="sent"), kind, bounce_class=bounce_class)])
+    apply_feedback(
+        [
+            about(
+                MessageFactory(state="sent", contact__may_track=True),
+                kind,
+                bounce_class=bounce_class,
+            )
+        ]
+    )
     assert inbox() == []
 
 
 def test_config_file_says_what_is_told(settings: Any) -> None:
     events = type(settings.EMAILAUTO.events)(about_mail=("delivered",))
     settings.EMAILAUTO = _with_events(settings.EMAILAUTO, events)
-    message = MessageFactory(state="sent")
+    message = MessageFactory(state="sent", contact__may_track=True)
     apply_feedback(
         [about(message, kind) for kind in (FeedbackKind.DELIVERED, FeedbackKind.CLICKED)]
     )
@@ -119,7 +131,7 @@ def _with_events(config: Any, events: Any) -> Any:
 
 
 def test_person_without_user_id_is_named_by_the_address_of_today() -> None:
-    message = MessageFactory(state="sent", contact__user_id=None)
+    message = MessageFactory(state="sent", contact__user_id=None, contact__may_track=True)
     Contact.objects.update(email="moved@example.com", email_normalized="moved@example.com")
     apply_feedback([about(message, FeedbackKind.OPENED)])
     process()
@@ -130,7 +142,7 @@ def test_person_without_user_id_is_named_by_the_address_of_today() -> None:
 
 
 def test_address_given_up_is_not_brought_back() -> None:
-    message = MessageFactory(state="sent")
+    message = MessageFactory(state="sent", contact__may_track=True)
     Contact.objects.update(email="moved@example.com", email_normalized="moved@example.com")
     apply_feedback([about(message, FeedbackKind.OPENED)])
     process()
@@ -143,7 +155,7 @@ def test_rules_can_choose_every_type() -> None:
 
 def test_click_starts_a_campaign() -> None:
     CampaignFactory(rule={"event_type": EventType.objects.get(name="email.clicked")})
-    message = MessageFactory(state="sent")
+    message = MessageFactory(state="sent", contact__may_track=True)
     apply_feedback([about(message, FeedbackKind.CLICKED)])
     Event.objects.update(received_at=NOON)  # not late
     process()
@@ -154,7 +166,7 @@ def test_click_starts_a_campaign() -> None:
 def test_mail_about_mail_about_mail_comes_to_an_end() -> None:
     """A campaign that answers every bounce by mail, to somebody whose mail bounces."""
     CampaignFactory(rule={"event_type": EventType.objects.get(name="email.bounced")})
-    message = MessageFactory(state="sent")
+    message = MessageFactory(state="sent", contact__may_track=True)
     for _ in range(10):
         apply_feedback([about(message, FeedbackKind.BOUNCED, bounce_class=BounceClass.CONTENT)])
         Event.objects.update(received_at=NOON)

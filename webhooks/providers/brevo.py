@@ -11,7 +11,7 @@ from typing import Any
 from delivery.bounces import BounceClass, classify_reply, not_hard
 from webhooks.adapters import MEGABYTE, Adapter, Event, never_mind
 from webhooks.authenticity import basic_auth_of
-from webhooks.classification import BREVO_BLOCKS, REJECTED, Meaning, as_bounce
+from webhooks.classification import BREVO_BLOCKS, BY_MACHINE, REJECTED, Meaning, as_bounce
 from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
@@ -37,10 +37,9 @@ _KINDS = {
     "deferred": FeedbackKind.DEFERRED,
     "opened": FeedbackKind.OPENED,
     "unique_opened": FeedbackKind.OPENED,
-    "proxy_open": FeedbackKind.OPENED,
-    "unique_proxy_open": FeedbackKind.OPENED,
     "click": FeedbackKind.CLICKED,
 }
+_PROXIES = ("proxy_open", "unique_proxy_open")
 _BOUNCES = {
     "hard_bounce": BounceClass.HARD,
     "invalid_email": BounceClass.HARD,
@@ -88,6 +87,8 @@ def _meaning(raw: dict[str, Any]) -> Meaning:
         return as_bounce(_BOUNCES[event])
     if event == "error":
         return REJECTED
+    if event in _PROXIES:
+        return BY_MACHINE
     if event == "soft_bounce":
         return as_bounce(not_hard(classify_reply(reason)))
     if event == "blocked":

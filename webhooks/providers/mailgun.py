@@ -17,6 +17,7 @@ from delivery.bounces import BounceClass, classify_reply
 from webhooks.adapters import Adapter, Event, NotAuthentic
 from webhooks.authenticity import has_basic_auth, is_one_of, require_recent, unix_time
 from webhooks.classification import (
+    BY_MACHINE,
     MAILGUN,
     REJECTED,
     Meaning,
@@ -113,6 +114,8 @@ def _meaning(raw: Any) -> Meaning:
         return as_bounce(_PERSONS[event])
     if event == "rejected":
         return REJECTED
+    if text_at(raw, "client-info", "bot"):
+        return BY_MACHINE
     if event == "failed" and text_at(raw, "severity") == "temporary":
         return FeedbackKind.DEFERRED, None
     if event == "failed":

@@ -10,7 +10,14 @@ from django.conf import settings
 from delivery.bounces import BounceClass, classify_reply
 from webhooks.adapters import MEGABYTE, Adapter, Event, NotAuthentic
 from webhooks.authenticity import is_signed, require_recent, unix_time
-from webhooks.classification import SENDGRID_BOUNCES, SENDGRID_DROPS, Meaning, as_bounce, known
+from webhooks.classification import (
+    BY_MACHINE,
+    SENDGRID_BOUNCES,
+    SENDGRID_DROPS,
+    Meaning,
+    as_bounce,
+    known,
+)
 from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
@@ -95,6 +102,8 @@ def _meaning(raw: dict[str, Any]) -> Meaning:
     event = text_at(raw, "event")
     if event in _PERSONS:
         return as_bounce(_PERSONS[event])
+    if raw.get("sg_machine_open") is True:
+        return BY_MACHINE
     if event == "bounce":
         return as_bounce(_bounce_class(raw))
     if event == "dropped":

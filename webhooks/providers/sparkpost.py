@@ -9,7 +9,14 @@ from typing import Any
 from delivery.bounces import BounceClass, classify_reply
 from webhooks.adapters import MEGABYTE, Adapter, Event, never_mind
 from webhooks.authenticity import basic_auth_of
-from webhooks.classification import REJECTED, SPARKPOST, Meaning, as_bounce, known
+from webhooks.classification import (
+    BY_MACHINE,
+    REJECTED,
+    SPARKPOST,
+    Meaning,
+    as_bounce,
+    known,
+)
 from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
@@ -92,6 +99,8 @@ def _meaning(raw: Any) -> Meaning:
         return as_bounce(_BOUNCES[event])
     if event == "generation_failure":
         return REJECTED
+    if True in (at(raw, "is_prefetched"), at(raw, "user_agent_parsed", "is_prefetched")):
+        return BY_MACHINE
     if event in _REFUSALS:
         reason = text_at(raw, "raw_reason") or text_at(raw, "reason")
         told = known(SPARKPOST, text_at(raw, "bounce_class"))
