@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from campaigns.models import Enrollment, StepRun, Wait
-from contacts.dsar import Part, Person, Row, in_windows, register
+from contacts.dsar import Part, Person, Row, Sweep, in_windows, register
 
 _FIELDS = ("created_at", "campaign__key", "entry_key", "state", "exit_reason", "step_key")
 
@@ -31,5 +31,5 @@ def _enrollments(person: Person) -> Iterator[Row]:
 
 def _erase(person: Person) -> None:
     Enrollment.objects.filter(contact=person.contact_id).delete()
-    values = {"pattern": person.pattern}
-    in_windows("campaigns_enrollment", _REDACT_OTHERS, values, first=UUID(int=0))
+    sweep = Sweep("enrollments", "campaigns_enrollment", _REDACT_OTHERS, UUID(int=0))
+    in_windows(person, sweep, {"pattern": person.pattern})

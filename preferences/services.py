@@ -43,7 +43,9 @@ class Wish:
 def unsubscribe(message: Message, scope: str, *, source: str, evidence: str = "") -> None:
     """Suppress the address this message was sent to, in this scope, and withdraw the consent to
     its topic. Idempotent; when this returns it is committed, and no hand-over whose transaction
-    starts later ignores it."""
+    starts later ignores it. Of somebody who was erased there is nothing left to take back."""
+    if message.contact.erased_at is not None:
+        return
     apply_feedback(
         [
             Feedback(
@@ -66,6 +68,8 @@ def save_wish(message: Message, wish: Wish, proof: Proof) -> Standing:
     """
     with transaction.atomic():
         before, contact = locked(message)
+        if contact.erased_at is not None:
+            return before
         granted = [line.topic for line in before.topics if _is_granted(line, wish, before)]
         withdrawn = [line.topic for line in before.topics if _is_withdrawn(line, wish, granted)]
         _turn_off(message, before, withdrawn, proof)
@@ -81,6 +85,8 @@ def stop_everything(message: Message, proof: Proof) -> Standing:
     """No marketing mail at all any more, no recording, and every consent taken back."""
     with transaction.atomic():
         before, contact = locked(message)
+        if contact.erased_at is not None:
+            return before
         unsubscribe(message, MARKETING, source=proof.source, evidence=proof.evidence)
         _suppress(before, [MARKETING], proof)
         given = (ConsentState.GRANTED, ConsentState.PENDING)

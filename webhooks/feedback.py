@@ -5,7 +5,8 @@ one, suppressions are only ever added or strengthened, and the one that passes b
 from the rows.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from django.db import transaction
@@ -14,7 +15,12 @@ from common.addresses import address_hash
 from contacts.ledger import ConsentChange, record_consents
 from contacts.services import subscription_states
 from contacts.states import ConsentState
-from suppression.services import SuppressionRequest, lock_addresses, suppress_addresses
+from suppression.services import (
+    SuppressionRequest,
+    forgotten_addresses,
+    lock_addresses,
+    suppress_addresses,
+)
 from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.limits import addresses_to_judge, judge_addresses
 from webhooks.marks import Marked, mark
@@ -22,7 +28,10 @@ from webhooks.matching import Match, match
 from webhooks.news import news_of, tell
 from webhooks.outgoing.fanout import queue_deliveries
 
-__all__ = ["Feedback", "FeedbackKind", "apply_feedback"]
+__all__ = ["FORGOTTEN", "Feedback", "FeedbackKind", "apply_feedback"]
+
+FORGOTTEN = "forgotten"
+"""The effect on what is about somebody who was erased: nothing of it is kept in clear."""
 
 
 def apply_feedback(feedback: Sequence[Feedback]) -> list[dict[str, Any]]:
@@ -34,17 +43,25 @@ def apply_feedback(feedback: Sequence[Feedback]) -> list[dict[str, Any]]:
     if not feedback:
         return []
     with transaction.atomic():
-        matches = match(feedback)
+        matches = [_without_words(item) if item.is_forgotten else item for item in match(feedback)]
         judged = addresses_to_judge(matches)
         lock_addresses({*_named(matches), *map(address_hash, judged)}, shared=False)
         _suppress(matches)
         _withdraw(matches)
         marked = mark(matches)
         judge_addresses(judged)
-        news = news_of(matches, marked)
+        news = news_of([item for item in matches if not item.is_forgotten], marked)
         tell(news)
         queue_deliveries(news)
-    return [_outcome(match, marked) for match in matches]
+    forgotten = forgotten_addresses(
+        address_hash(item.address.normalized) for item in feedback if item.address is not None
+    )
+    return [_outcome(match, marked, forgotten) for match in matches]
+
+
+def _without_words(match: Match) -> Match:
+    """What a server or a person said names people; of the erased none of it is kept."""
+    return replace(match, feedback=replace(match.feedback, detail=""))
 
 
 def _named(matches: Iterable[Match]) -> Iterator[bytes]:
@@ -87,9 +104,10 @@ def _withdraw(matches: Iterable[Match]) -> None:
     record_consents([c for key, c in wanted.items() if states.get(key) != ConsentState.WITHDRAWN])
 
 
-def _outcome(match: Match, marked: Marked) -> dict[str, Any]:
-    """What the receipt shows. No address: that stands in its body, which can be erased."""
-    message = match.message
+def _outcome(match: Match, marked: Marked, forgotten: Collection[bytes]) -> dict[str, Any]:
+    """What the receipt shows. No address: that stands in its body, which can be erased, and is
+    as soon as it is applied where an effect says `FORGOTTEN`."""
+    message, named = match.message, match.feedback.address
     effects = [match.moment] if match.moment and message is not None else []
     if message is not None and message.pk in marked.accepted:
         effects.append("sent")
@@ -98,6 +116,8 @@ def _outcome(match: Match, marked: Marked) -> dict[str, Any]:
         effects.append(f"suppressed:{match.suppression[0]}" if known else "no_address")
     if match.withdraws and message is not None and message.topic is not None:
         effects.append(f"withdrawn:{message.topic.key}")
+    if match.is_forgotten or (named and address_hash(named.normalized) in forgotten):
+        effects.append(FORGOTTEN)
     return {
         "kind": match.feedback.kind.value,
         "class": match.bounce_class or "",

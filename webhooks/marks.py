@@ -166,6 +166,8 @@ def _note_bounces(matches: Iterable[Match]) -> frozenset[tuple[UUID, str]]:
 def _engage(matches: Iterable[Match]) -> None:
     last: dict[int, datetime] = {}
     for match in matches:
+        if match.is_forgotten:
+            continue
         if match.message is not None and match.feedback.kind in _ENGAGING:
             contact = match.message.contact_id
             last[contact] = max(match.feedback.at, last.get(contact, match.feedback.at))

@@ -19,7 +19,7 @@ from common.clock import now
 from common.ids import lease_owner
 from common.postgres import insist, is_outage
 from webhooks.answers import apply_answers
-from webhooks.feedback import Feedback, apply_feedback
+from webhooks.feedback import FORGOTTEN, Feedback, apply_feedback
 from webhooks.models import Receipt
 from webhooks.sources import SOURCES
 from webhooks.states import DUE_STATES, ReceiptState
@@ -56,9 +56,10 @@ _RECORD = """
     SET state = CASE WHEN d.look_at IS NULL THEN 'applied' ELSE 'parked' END,
         attempts = CASE WHEN d.look_at IS NULL THEN r.attempts ELSE 0 END,
         due_at = coalesce(d.look_at, r.due_at), outcome = d.outcome::jsonb, error = '',
+        body = CASE WHEN d.look_at IS NULL AND d.is_forgotten THEN '' ELSE r.body END,
         claimed_until = NULL, lease_owner = ''
-    FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::timestamptz[])
-         AS d (id, attempt, outcome, look_at)
+    FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::timestamptz[], %s::boolean[])
+         AS d (id, attempt, outcome, look_at, is_forgotten)
     WHERE r.id = d.id AND r.attempts = d.attempt AND r.state IN ('pending', 'parked')
           AND r.lease_owner = %s
 """
@@ -190,6 +191,7 @@ def _record(
         [receipt.attempts for receipt in receipts],
         [msgspec.json.encode(outcome).decode() for outcome in outcomes],
         list(looks),
+        [any(FORGOTTEN in told["effects"] for told in outcome) for outcome in outcomes],
         owner,
     )
     with connection.cursor() as cursor:
