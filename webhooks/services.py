@@ -191,7 +191,7 @@ def _record(
         [receipt.attempts for receipt in receipts],
         [msgspec.json.encode(outcome).decode() for outcome in outcomes],
         list(looks),
-        [any(FORGOTTEN in told["effects"] for told in outcome) for outcome in outcomes],
+        [any(FORGOTTEN in told.get("effects", ()) for told in outcome) for outcome in outcomes],
         owner,
     )
     with connection.cursor() as cursor:
