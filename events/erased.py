@@ -6,6 +6,9 @@ being taken a second time. So a keyed digest stands in its place, which the inta
 
 PREFIX = "erased:"
 
+ANY_ERASED = f"SELECT FROM events_event WHERE event_id LIKE '{PREFIX}%%'"  # noqa: S608
+"""Served by an index of these rows alone: where no id was ever erased, none is looked up."""
+
 
 def erased_id(source: str, event_id: str, key: str) -> str:
     """SQL for what stands in the place of an id: of two columns and a parameter, the secret of

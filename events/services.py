@@ -12,7 +12,7 @@ from common.bell import ring
 from events import residency
 from events.admission import refuse_region
 from events.directory import Rules, rules
-from events.erased import erased_id
+from events.erased import ANY_ERASED, erased_id
 from events.models import ApiKey
 from events.steps import Steps, run
 from events.wire import EventIn, Item, Outcome, Recorded, Refusal
@@ -30,10 +30,10 @@ _INSERT = f"""
          AS e (source text, event_id text, type text, user_id text, occurred_at timestamptz,
                stated_at timestamptz, received_at timestamptz, payload jsonb, metadata jsonb,
                body_hash text)
-    WHERE NOT EXISTS (
+    WHERE NOT (EXISTS ({ANY_ERASED}) AND EXISTS (
         SELECT FROM events_event AS erased
         WHERE erased.source = e.source
-              AND erased.event_id = {erased_id("e.source", "e.event_id", "%s")})
+              AND erased.event_id = {erased_id("e.source", "e.event_id", "%s")}))
     ON CONFLICT (source, event_id) DO NOTHING
     RETURNING source, event_id
 """  # noqa: S608 - names of columns
