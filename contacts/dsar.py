@@ -20,7 +20,7 @@ from django.db.models import Model
 from django.db.models.functions import Now
 
 from common.addresses import Address, InvalidAddress, address_hash, parse_address
-from contacts.models import Consent, Contact, Erasure, Subscription
+from contacts.models import Consent, Contact, Erasure, PersonalCopy, Subscription
 from contacts.spellings import base64_of, own_pattern_of, pattern_of
 from suppression.services import SuppressionRequest, lock_addresses, suppress_addresses
 from suppression.states import ALL, SuppressionReason
@@ -126,9 +126,14 @@ def parts() -> list[Part]:
     return [_parts[name] for name in sorted(_parts)]
 
 
+def person_of(contact: Contact) -> Person:
+    """By what the person behind a contact is found."""
+    return Person(contact.pk, contact.user_id or "", frozenset(_addresses(contact)))
+
+
 def personal_copy(contact: Contact) -> dict[str, list[Row]]:
-    """Everything we hold of the person, by part."""
-    person = Person(contact.pk, contact.user_id or "", frozenset(_addresses(contact)))
+    """Everything we hold of the person, by part. It reads whole tables: see `contacts.copies`."""
+    person = person_of(contact)
     return {part.name: list(part.copy(person)) for part in parts()}
 
 
@@ -171,6 +176,7 @@ def _begin(contact: Contact, addresses: set[str], source: str, reason: str) -> E
     # What they agreed to is over now, not when its part is erased.
     Consent.objects.filter(contact=contact).delete()
     Subscription.objects.filter(contact=contact).delete()
+    PersonalCopy.objects.filter(contact=contact).delete()
     Contact.objects.filter(pk=contact.pk).update(
         user_id=None,
         email="",

@@ -165,6 +165,33 @@ class Erasure(models.Model):
         return self.requested_at + timedelta(days=self.ANSWER_DAYS)
 
 
+class PersonalCopy(models.Model):
+    """The copy of what we hold of a person, which they or somebody for them asked for: made by a
+    worker, kept for some days, then empty.
+    """
+
+    contact = models.OneToOneField(Contact, on_delete=models.CASCADE, related_name="copy")
+    source = models.CharField(max_length=100)
+    requested_at = models.DateTimeField(db_default=Now())
+    tries = models.PositiveIntegerField(default=0)
+    next_at = models.DateTimeField(db_default=Now())
+    last_error = models.CharField(max_length=200, blank=True)
+    built_at = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    body = models.BinaryField(default=bytes, help_text=_("JSON."))
+
+    class Meta:
+        verbose_name_plural = "personal copies"
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(
+                fields=["next_at", "id"], name="copy_open", condition=Q(built_at__isnull=True)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"copy for contact {self.contact_id}"
+
+
 class Subscription(models.Model):
     """The newest line of the ledger per contact and topic, written with it."""
 

@@ -213,6 +213,49 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="PersonalCopy",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("source", models.CharField(max_length=100)),
+                (
+                    "requested_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
+                ),
+                ("tries", models.PositiveIntegerField(default=0)),
+                (
+                    "next_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
+                ),
+                ("last_error", models.CharField(blank=True, max_length=200)),
+                ("built_at", models.DateTimeField(blank=True, null=True)),
+                ("expires_at", models.DateTimeField(blank=True, null=True)),
+                ("body", models.BinaryField(default=bytes, help_text="JSON.")),
+                (
+                    "contact",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="copy",
+                        to="contacts.contact",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name_plural": "personal copies",
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("built_at__isnull", True)),
+                        fields=["next_at", "id"],
+                        name="copy_open",
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
             name="Subscription",
             fields=[
                 (
