@@ -16,8 +16,8 @@ from django.test.utils import CaptureQueriesContext
 from common.clock import now
 from contacts import dsar
 from contacts.dsar import Person, begin_erasure, continue_erasures, parts
-from contacts.models import Contact, Erasure
-from contacts.tasks import erase_task
+from contacts.models import Contact, Erasure, PersonalCopy
+from contacts.tasks import copy_task, erase_task
 from delivery.links import PERSONAL_DATA, PREFERENCES
 from delivery.models import Message, SandboxMail, Sender
 from events.models import Event, EventType
@@ -124,8 +124,55 @@ def test_nobody_else_is_touched(contact: Contact) -> None:
     assert friend.payload == {"email": "else@example.com", "friend": "erased"}
 
 
+def test_copy_is_made_by_a_worker_and_waited_for(contact: Contact) -> None:
+    path = ask(contact, "export")
+    assert "put together" in strict_client().get(path).content.decode()
+    for kind in ("json", "html"):
+        waiting = strict_client().post(path, {"copy": kind})
+        assert_private(waiting)
+        assert "put together" in waiting.content.decode()
+    assert PersonalCopy.objects.count() == 1
+    copy_task()
+    assert "put together" not in strict_client().get(path).content.decode()
+    assert strict_client().post(path, {"copy": "json"})["Content-Type"] == "application/json"
+
+
+def test_copy_whose_time_is_over_is_made_again(contact: Contact) -> None:
+    path = ask(contact, "export")
+    copy_task()
+    PersonalCopy.objects.update(expires_at=Now())
+    copy_task()
+    assert bytes(PersonalCopy.objects.get().body) == b""
+    assert "put together" in strict_client().post(path, {"copy": "json"}).content.decode()
+    copy_task()
+    assert json.loads(strict_client().post(path, {"copy": "json"}).content)["profile"]
+
+
+def test_erasure_that_is_asked_for_makes_no_copy(contact: Contact) -> None:
+    ask(contact, "erase")
+    assert not PersonalCopy.objects.exists()
+
+
+@pytest.mark.parametrize("locale", ["en", "de"])
+def test_copy_is_shown_in_words(contact: Contact, locale: str) -> None:
+    path = ask(contact, "export")
+    Contact.objects.filter(pk=contact.pk).update(locale=locale, weekly_limit=3)
+    copy_task()
+    html = strict_client().post(path, {"copy": "html"}).content.decode()
+    shown = html[html.index("<section") :]
+    words = {
+        "en": ("What you agreed to", "E‑mails in seven days at most", "<dd>Yes</dd>"),
+        "de": ("Worin Sie eingewilligt haben", "E‑Mails in sieben Tagen höchstens", "<dd>Ja</dd>"),
+    }[locale]
+    for word in (*words, f"nick: {CANARY}", f"cart: {CANARY}"):
+        assert word in shown
+    for raw in ("None", "True", "{&#x27;", "topic__key", "weekly_limit", "+00:00"):
+        assert raw not in shown
+
+
 def test_copy_has_everything(contact: Contact) -> None:
     path = ask(contact, "export")
+    copy_task()
     page = strict_client().get(path)
     assert CANARY not in page.content.decode()  # a scanner fetches nobody's data
     response = strict_client().post(path, {"copy": "json"})
