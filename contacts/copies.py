@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 from common.clock import now
 from contacts.dsar import Part, Person, Row, Sweep, in_windows, parts, person_of, register
 from contacts.models import Contact, PersonalCopy
+from contacts.spellings import naming
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +33,10 @@ _CLAIM = """
 """
 
 # Others' copies that quote somebody who is erased are made again when they are asked for.
-_DELETE_OTHERS = """
+_DELETE_OTHERS = f"""
     DELETE FROM contacts_personalcopy
-    WHERE id > %(after)s AND id <= %(upto)s AND encode(body, 'escape') ~* %(pattern)s
-"""
+    WHERE id > %(after)s AND id <= %(upto)s AND {naming("encode(body, 'escape')")}
+"""  # noqa: S608
 
 
 def register_part() -> None:
@@ -112,4 +113,4 @@ def _copies(person: Person) -> Iterator[Row]:
 def _erase(person: Person) -> None:
     PersonalCopy.objects.filter(contact=person.contact_id).delete()
     sweep = Sweep("copies", "contacts_personalcopy", _DELETE_OTHERS)
-    in_windows(person, sweep, {"pattern": person.pattern})
+    in_windows(person, sweep, person.spelt)

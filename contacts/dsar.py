@@ -21,7 +21,7 @@ from django.db.models.functions import Now
 
 from common.addresses import Address, InvalidAddress, address_hash, parse_address
 from contacts.models import Consent, Contact, Erasure, PersonalCopy, Subscription
-from contacts.spellings import base64_of, own_pattern_of, pattern_of
+from contacts.spellings import base64_of, loose_pattern_of, own_pattern_of, pattern_of
 from suppression.services import SuppressionRequest, lock_addresses, suppress_addresses
 from suppression.states import ALL, SuppressionReason
 
@@ -78,6 +78,16 @@ class Person:
     def pattern(self) -> str:
         """See `contacts.spellings.pattern_of`."""
         return pattern_of(self.addresses)
+
+    @cached_property
+    def loose(self) -> str:
+        """See `contacts.spellings.loose_pattern_of`."""
+        return loose_pattern_of(self.addresses)
+
+    @property
+    def spelt(self) -> dict[str, str]:
+        """The parameters of `contacts.spellings.naming`."""
+        return {"pattern": self.pattern, "loose": self.loose}
 
     @cached_property
     def own_pattern(self) -> str:

@@ -9,6 +9,7 @@ from django.contrib.contenttypes.models import ContentType
 
 from contacts.dsar import Part, Person, Row, Sweep, found_in_windows, in_windows, register
 from contacts.models import Consent, Contact, Erasure, Subscription
+from contacts.spellings import naming
 from events.erased import PREFIX, erased_id
 from events.models import Event, IdempotentReply, Rejection
 from suppression.models import Suppression
@@ -24,9 +25,9 @@ _REFUSED = ("first_at", "source", "event_id", "type", "code", "problems", "body"
 _ID = f"""CASE WHEN event_id ~* %({{pattern}})s AND event_id NOT LIKE '{PREFIX}%%'
                     THEN {erased_id("source", "event_id", "%(key)s")} ELSE event_id END"""
 
-_OF_NOBODY = """
+_OF_NOBODY = f"""
     contact_id IS NULL AND user_id = ''
-    AND concat_ws(' ', payload, metadata, event_id, error) ~* %(pattern)s
+    AND {naming("concat_ws(' ', payload, metadata, event_id, error)")}
 """
 
 # Theirs, or nobody's that names them. The event stays as a number: its id is what keeps it from
@@ -54,7 +55,7 @@ _REDACT_OTHERS = f"""
         error = regexp_replace(error, %(pattern)s, 'erased', 'gi'),
         event_id = {_ID.format(pattern="pattern")}
     WHERE id > %(after)s AND id <= %(upto)s AND received_at <= %(until)s
-          AND concat_ws(' ', payload, metadata, user_id, event_id, error) ~* %(pattern)s
+          AND {naming("concat_ws(' ', payload, metadata, user_id, event_id, error)")}
 """  # noqa: S608
 
 # The native shape, CloudEvents' and Segment's.
@@ -62,7 +63,7 @@ _REFUSED_USER = "coalesce(body ->> 'user_id', body ->> 'userId', body #>> '{data
 _REFUSED_TEXT = "concat_ws(' ', body, problems, event_id, note)"
 _REFUSED_OWN = f"""
     (%(user)s <> '' AND {_REFUSED_USER} = %(user)s)
-    OR ({_REFUSED_USER} = '' AND {_REFUSED_TEXT} ~* %(pattern)s)
+    OR ({_REFUSED_USER} = '' AND {naming(_REFUSED_TEXT)})
 """
 
 _DELETE_REFUSED = f"""
@@ -75,45 +76,45 @@ _REDACT_REFUSED = f"""
         problems = regexp_replace(problems::text, %(pattern)s, 'erased', 'gi')::jsonb,
         note = regexp_replace(note, %(pattern)s, 'erased', 'gi'),
         event_id = CASE WHEN event_id ~* %(pattern)s THEN 'erased-' || id ELSE event_id END
-    WHERE id > %(after)s AND id <= %(upto)s AND {_REFUSED_TEXT} ~* %(pattern)s
+    WHERE id > %(after)s AND id <= %(upto)s AND {naming(_REFUSED_TEXT)}
 """  # noqa: S608
 
-_DELETE_REPLIES = """
+_DELETE_REPLIES = f"""
     DELETE FROM events_idempotentreply
     WHERE id > %(after)s AND id <= %(upto)s
-          AND (key ~* %(pattern)s OR encode(body, 'escape') ~* %(pattern)s)
-"""
+          AND ({naming("key")} OR {naming("encode(body, 'escape')")})
+"""  # noqa: S608
 
 # What is known of others and names them.
-_REDACT_PROFILES = """
+_REDACT_PROFILES = f"""
     UPDATE contacts_contact
     SET name = regexp_replace(name, %(pattern)s, 'erased', 'gi'),
         attributes = regexp_replace(attributes::text, %(pattern)s, 'erased', 'gi')::jsonb
-    WHERE id > %(after)s AND id <= %(upto)s AND concat_ws(' ', name, attributes) ~* %(pattern)s
-"""
+    WHERE id > %(after)s AND id <= %(upto)s AND {naming("concat_ws(' ', name, attributes)")}
+"""  # noqa: S608
 
-_REDACT_CONSENTS = """
+_REDACT_CONSENTS = f"""
     UPDATE contacts_consent
     SET source = regexp_replace(source, %(pattern)s, 'erased', 'gi'),
         evidence = regexp_replace(evidence, %(pattern)s, 'erased', 'gi')
-    WHERE id > %(after)s AND id <= %(upto)s AND concat_ws(' ', source, evidence) ~* %(pattern)s
-"""
+    WHERE id > %(after)s AND id <= %(upto)s AND {naming("concat_ws(' ', source, evidence)")}
+"""  # noqa: S608
 
-_REDACT_SUPPRESSIONS = """
+_REDACT_SUPPRESSIONS = f"""
     UPDATE suppression_suppression
     SET source = regexp_replace(source, %(pattern)s, 'erased', 'gi'),
         evidence = regexp_replace(evidence, %(pattern)s, 'erased', 'gi'),
         beneath = regexp_replace(beneath::text, %(pattern)s, 'erased', 'gi')::jsonb
     WHERE id > %(after)s AND id <= %(upto)s
-          AND concat_ws(' ', source, evidence, beneath) ~* %(pattern)s
-"""
+          AND {naming("concat_ws(' ', source, evidence, beneath)")}
+"""  # noqa: S608
 
-_REDACT_LOG = """
+_REDACT_LOG = f"""
     UPDATE django_admin_log SET object_repr = 'erased', change_message = ''
     WHERE id > %(after)s AND id <= %(upto)s
           AND ((content_type_id = %(kind)s AND object_id = %(contact)s::text)
-               OR concat_ws(' ', object_repr, change_message) ~* %(pattern)s)
-"""
+               OR {naming("concat_ws(' ', object_repr, change_message)")})
+"""  # noqa: S608
 
 _FIND_EVENTS = f"""
     SELECT {", ".join(_EVENT)}, payload, metadata FROM events_event
@@ -209,7 +210,7 @@ def _values(person: Person) -> dict[str, Any]:
     return {
         "contact": person.contact_id,
         "user": person.user_id,
-        "pattern": person.pattern,
+        **person.spelt,
         "own": person.own_pattern,
         "until": person.until,
         "key": settings.ADDRESS_HASH_KEY,

@@ -34,6 +34,17 @@ def pattern_of(addresses: Iterable[str]) -> str:
     return f"({_BEFORE})({either}){_AFTER}" if either else _NEVER
 
 
+def loose_pattern_of(addresses: Iterable[str]) -> str:
+    """The same without a look at what stands around it: it finds more, twenty times as fast."""
+    return _either(addresses) or _NEVER
+
+
+def naming(text: str) -> str:
+    """SQL that says whether a text matches `%(pattern)s`, asked of the few alone that match
+    `%(loose)s`."""
+    return f"CASE WHEN {text} ~* %(loose)s THEN {text} ~* %(pattern)s ELSE false END"
+
+
 def own_pattern_of(addresses: Iterable[str], user_id: str) -> str:
     """The same for the person's own rows: the addresses wherever in a word they stand, and the
     user id as a word, because a short one is a part of every UUID."""

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from contacts.dsar import Part, Person, Row, Sweep, in_windows, register
+from contacts.spellings import naming
 from delivery.models import Attempt, Bounce, Link, LookUp, Message, SandboxMail, Visit
 
 _MESSAGE = (
@@ -13,27 +14,27 @@ _MESSAGE = (
     *("opened_at", "clicked_at", "bounced_at", "complained_at", "unsubscribed_at", "context"),
 )
 
-_DELETE_MAILS = """
+_DELETE_MAILS = f"""
     DELETE FROM delivery_sandboxmail
-    WHERE id > %(after)s AND id <= %(upto)s AND to_email ~* %(pattern)s
-"""
+    WHERE id > %(after)s AND id <= %(upto)s AND {naming("to_email")}
+"""  # noqa: S608
 
 
 # What somebody else's mail said about them.
-_REDACT_OTHERS = """
+_REDACT_OTHERS = f"""
     UPDATE delivery_message
     SET context = regexp_replace(context::text, %(pattern)s, 'erased', 'gi')::jsonb,
         origin_event_id = regexp_replace(origin_event_id, %(pattern)s, 'erased', 'gi')
     WHERE id > %(after)s AND id <= %(upto)s
-          AND concat_ws(' ', context, origin_event_id) ~* %(pattern)s
-"""
+          AND {naming("concat_ws(' ', context, origin_event_id)")}
+"""  # noqa: S608
 
 
 # A destination that names them was made for a mail to them, or by them.
-_REDACT_LINKS = """
+_REDACT_LINKS = f"""
     UPDATE delivery_link SET url = regexp_replace(url, %(pattern)s, 'erased', 'gi')
-    WHERE id > %(after)s AND id <= %(upto)s AND url ~* %(pattern)s
-"""
+    WHERE id > %(after)s AND id <= %(upto)s AND {naming("url")}
+"""  # noqa: S608
 
 _NO_UUID = UUID(int=0)
 
@@ -106,4 +107,4 @@ def _erase(person: Person) -> None:
 
 
 def _sweep(person: Person, name: str, table: str, statement: str, *, first: Any = -1) -> None:
-    in_windows(person, Sweep(name, table, statement, first), {"pattern": person.pattern})
+    in_windows(person, Sweep(name, table, statement, first), person.spelt)

@@ -14,14 +14,15 @@ from contacts.dsar import (
     in_windows,
     register,
 )
+from contacts.spellings import naming
 from delivery.models import Message
 from webhooks.models import OutgoingDelivery, Receipt
 
 _MOST_SHOWN = 20_000
 """Bytes of a receipt in somebody's copy."""
 
-_NAMES_THEM = """
-    (encode(body, 'escape') ~* %(pattern)s OR error ~* %(pattern)s
+_NAMES_THEM = f"""
+    ({naming("encode(body, 'escape')")} OR {naming("error")}
      OR translate(encode(body, 'escape'), E'\\n\\r', '') LIKE ANY(%(base64)s)
      OR EXISTS (SELECT FROM jsonb_array_elements(outcome) AS told
                 WHERE told ->> 'message' = ANY(%(messages)s)))
@@ -91,7 +92,7 @@ def _erase(person: Person) -> None:
 def _values(person: Person) -> dict[str, Any]:
     theirs = Message.objects.filter(contact=person.contact_id).values_list("pk", flat=True)
     return {
-        "pattern": person.pattern,
+        **person.spelt,
         "base64": person.base64,
         "messages": [str(pk) for pk in theirs],
     }
