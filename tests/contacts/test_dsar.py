@@ -1,10 +1,12 @@
 """Being erased: from the first transaction on, whatever comes in meanwhile and afterwards."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
 import pytest
+from django.db import connection, transaction
 from django.db.models.functions import Now
 from django.utils.timezone import now
 
@@ -22,6 +24,7 @@ from events.models import Event, Rejection
 from events.services import submit
 from events.wire import Recorded
 from suppression.models import Suppression
+from suppression.services import lock_addresses
 from tests.contacts.people import ADDRESS, CANARY, USER, contact, process, tables_with
 from tests.factories import ContactFactory, MessageFactory, TopicFactory, event_in
 from tests.preferences.pages import get, post
@@ -81,6 +84,29 @@ def test_address_that_is_somebody_elses_today_is_left_to_them(contact: Contact) 
     assert not is_suppressed(ADDRESS)
     heir.refresh_from_db()
     assert (heir.email, heir.attributes) == (ADDRESS, {"second": ADDRESS})
+
+
+@pytest.mark.django_db(transaction=True)
+def test_addresses_are_locked_before_the_row() -> None:
+    """As everywhere: the other way round, two would wait for each other."""
+    contact = ContactFactory(email="ada@example.com")
+    beginning = threading.Thread(target=_begin_in_thread, args=(contact,))
+    with transaction.atomic():
+        lock_addresses([address_hash("ada@example.com")], shared=False)
+        beginning.start()
+        beginning.join(0.5)
+        assert beginning.is_alive(), "it did not wait for the address"
+        Contact.objects.select_for_update().get(pk=contact.pk)
+    beginning.join(20)
+    assert Erasure.objects.count() == 1
+    assert is_suppressed("ada@example.com")
+
+
+def _begin_in_thread(contact: Contact) -> None:
+    try:
+        begin_erasure(contact, source="test")
+    finally:
+        connection.close()
 
 
 def test_names_are_gone_with_the_first_transaction(contact: Contact) -> None:

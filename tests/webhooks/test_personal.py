@@ -86,6 +86,7 @@ def test_what_comes_after_the_erasure_names_nobody(contact: Contact, event: str)
     receipt = Receipt.objects.get(provider="sendgrid")
     assert (receipt.state, bytes(receipt.body)) == ("applied", b"")
     assert receipt.outcome[0]["message"] == str(message.pk)
+    assert not any(effect.startswith("withdrawn") for effect in receipt.outcome[0]["effects"])
     assert not Consent.objects.exists()
     assert not Subscription.objects.exists()
     assert Event.objects.count() == events
@@ -100,6 +101,17 @@ def test_late_word_of_an_address_without_a_message_is_emptied_too(contact: Conta
     keep_receipts([NewReceipt("sendgrid", "late", json.dumps(told).encode())])
     drain()
     assert tables_with(CANARY) == {}
+    assert bytes(Receipt.objects.get(provider="sendgrid").body) == b""
+
+
+def test_late_word_of_a_message_without_the_address_is_emptied_too(contact: Contact) -> None:
+    message = Message.objects.get(contact=contact, stream="marketing")
+    begin_erasure(contact, source="test")
+    continue_erasures()
+    told = {"event": "open", "timestamp": int(time.time()), "ip": "198.51.100.7"}
+    body = json.dumps({**told, "message_uuid": str(message.pk)}).encode()
+    keep_receipts([NewReceipt("sendgrid", "late", body)])
+    drain()
     assert bytes(Receipt.objects.get(provider="sendgrid").body) == b""
 
 
