@@ -15,12 +15,17 @@ from types import FrameType
 import msgspec
 
 from bench.comparison import Comparison
+from bench.handover import calls_saved, http_batch, http_single, promise
 from bench.intake import growth, intake_bulk, intake_single
 from bench.latency import latency
+from bench.matching import matching
+from bench.pipeline import pipeline
 from bench.processes import CHECKOUT, BenchError
 from bench.receipts import receipts
+from bench.render import render
 from bench.report import say, summary, table, write
 from bench.scale import Scale
+from bench.smtp_delay import smtp_delay
 from emailauto.processes import tail
 
 BENCHES: dict[str, Callable[[Scale, Path], list[Comparison]]] = {
@@ -28,7 +33,15 @@ BENCHES: dict[str, Callable[[Scale, Path], list[Comparison]]] = {
     "intake-bulk": intake_bulk,
     "growth": growth,
     "latency": latency,
+    "matching": matching,
     "receipts": receipts,
+    "render": render,
+    "pipeline": pipeline,
+    "smtp-delay": smtp_delay,
+    "http-single": http_single,
+    "http-batch": http_batch,
+    "calls-saved": calls_saved,
+    "promise": promise,
 }
 
 

@@ -106,7 +106,7 @@ def _rows(comparison: Comparison) -> Iterator[list[str]]:
             yield _row(series.name, unit, series.figures(unit))
     for rival in rivals:
         yield _row(f"against {rival.name}", "ratio", comparison.ratios(rival), digits=2)
-        if comparison.unit != P99:
+        if comparison.unit != P99 and P99 in ours.units:
             tails = zip(ours.figures(P99), rival.figures(P99), strict=True)
             yield _row("", "p99 ÷ theirs", [mine / its for mine, its in tails], digits=2)
 

@@ -1,14 +1,18 @@
-"""`python -m bench.sink PORT FILE`: an SMTP server that accepts every mail and notes when.
+"""`python -m bench.sink PORT FILE [SECONDS]`: an SMTP server that accepts each mail and notes when.
 
 For each recipient it appends a line `<time.monotonic_ns> <address>` to FILE once the `250` that
 accepts the mail is written. Debian's smtp-sink is faster but cannot say when it accepted which
 mail, so what measures latency uses this one.
+
+With SECONDS it stands far away: whatever arrives is answered that much later, as by a network with
+this round-trip time. What a client sends without waiting for an answer is not delayed again.
 """
 
 import asyncio
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -21,10 +25,12 @@ _END_OF_DATA = b"\r\n.\r\n"
 
 
 class Session(asyncio.Protocol):
-    """One client's dialogue. `log` is the descriptor of the file."""
+    """One client's dialogue. `log` is the descriptor of the file, `delay` the seconds from what
+    arrives to the answer."""
 
-    def __init__(self, log: int) -> None:
+    def __init__(self, log: int, delay: float) -> None:
         self._log = log
+        self._delay = delay
         self._buffer = b""
         self._in_data = False
         self._recipients: list[str] = []
@@ -32,7 +38,7 @@ class Session(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are transports by their methods only.
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.write(_GREETING)
+        self._say(_GREETING)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -54,7 +60,7 @@ class Session(asyncio.Protocol):
 
     def _accept(self) -> None:
         self._in_data = False
-        self._transport.write(_OK)
+        self._say(_OK)
         moment = time.monotonic_ns()
         lines = "".join(f"{moment} {address}\n" for address in self._recipients)
         self._recipients = []
@@ -63,26 +69,35 @@ class Session(asyncio.Protocol):
     def _obey(self, line: bytes) -> None:
         verb = line[:4].upper()
         if verb == b"EHLO":
-            self._transport.write(_EXTENSIONS)
+            self._say(_EXTENSIONS)
         elif verb == b"DATA":
             self._in_data = True
-            self._transport.write(b"354 go ahead\r\n")
+            self._say(b"354 go ahead\r\n")
         elif verb == b"QUIT":
-            self._transport.write(b"221 bye\r\n")
-            self._transport.close()
+            self._say(b"221 bye\r\n")
+            self._later(self._transport.close)
         else:
             if verb == b"RCPT":
                 self._recipients.append(line.decode().partition("<")[2].partition(">")[0])
-            self._transport.write(_OK)
+            self._say(_OK)
+
+    def _say(self, reply: bytes) -> None:
+        self._later(self._transport.write, reply)
+
+    def _later(self, act: Callable[..., None], *arguments: bytes) -> None:
+        if self._delay:
+            asyncio.get_running_loop().call_later(self._delay, act, *arguments)
+        else:
+            act(*arguments)
 
 
-async def serve(port: int, path: Path) -> None:
+async def serve(port: int, path: Path, delay: float) -> None:
     """Accept mails until the process is ended."""
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Session(log), "127.0.0.1", port)
+    server = await loop.create_server(lambda: Session(log, delay), "127.0.0.1", port)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1]), Path(sys.argv[2])))
+    uvloop.run(serve(int(sys.argv[1]), Path(sys.argv[2]), float((*sys.argv, "0")[3])))

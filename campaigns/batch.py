@@ -29,7 +29,7 @@ ENTERED = "entered"
 AWAITED = "awaited"
 MAX_DEPTH = 5
 """Mails in a row that may answer what became of the one before."""
-MAX_NOTED = 20
+MAX_NOTED = 10
 """Campaigns named on an event that started none of them; of the others it says how many."""
 LOOK_BACK = timedelta(days=7)
 """How far an awaited event may have overtaken the one that waits for it."""

@@ -39,6 +39,26 @@ def parse_address(text: str) -> Address:
     text = text.strip()
     if len(text) > MAX_LENGTH:
         raise InvalidAddress(f"longer than {MAX_LENGTH} characters")
+    local, _, domain = text.rpartition("@")
+    if not _PLAIN.fullmatch(local):
+        return _validated(text)
+    domain = _domain(domain)
+    if len(local) + 1 + len(domain) > MAX_LENGTH:
+        raise InvalidAddress(f"longer than {MAX_LENGTH} characters")
+    return Address(f"{local}@{domain}", f"{local}@{domain}")
+
+
+# A local part that is allowed everywhere and whose normal form is itself. Nearly all are like that,
+# and what is left to check of such an address is its domain, which it shares with others.
+_PLAIN = re.compile(r"(?=.{1,64}$)[a-z0-9_+-]+(?:\.[a-z0-9_+-]+)*", re.ASCII)
+
+
+@lru_cache(maxsize=4_096)
+def _domain(text: str) -> str:
+    return _validated(f"a@{text}").email.partition("@")[2]
+
+
+def _validated(text: str) -> Address:
     try:
         # Private domains (mail.internal, *.test) are fine on a self-hosted installation; .local,
         # .localhost and .invalid never are.

@@ -6,6 +6,7 @@ still verifies after `SECRET_KEY` moved to `SECRET_KEY_FALLBACKS`.
 
 import base64
 import binascii
+import functools
 import hashlib
 import hmac
 from collections.abc import Iterator
@@ -77,8 +78,12 @@ def _keys() -> Iterator[str]:
 
 
 def _proof(key: str, purpose: str, body: bytes) -> bytes:
-    derived = hashlib.sha256(f"emailauto.{purpose}".encode() + key.encode()).digest()
-    return hmac.digest(derived, body, hashlib.sha256)[:_PROOF_BYTES]
+    return hmac.digest(_derived(key, purpose), body, hashlib.sha256)[:_PROOF_BYTES]
+
+
+@functools.lru_cache(maxsize=64)
+def _derived(key: str, purpose: str) -> bytes:
+    return hashlib.sha256(f"emailauto.{purpose}".encode() + key.encode()).digest()
 
 
 def _encode(raw: bytes) -> str:

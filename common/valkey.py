@@ -4,6 +4,7 @@ from functools import cache
 
 import redis
 from django.conf import settings
+from redis.asyncio import Redis as AsyncRedis
 from redis.commands.core import Script
 
 
@@ -15,6 +16,13 @@ def redis_client() -> redis.Redis:
         socket_timeout=0.2,
         socket_connect_timeout=0.2,
         health_check_interval=30,
+    )
+
+
+def loop_client() -> AsyncRedis:
+    """A client for one event loop, with the same patience; whose loop it is closes it."""
+    return AsyncRedis.from_url(
+        settings.REDIS_URL, socket_timeout=0.2, socket_connect_timeout=0.2, health_check_interval=30
     )
 
 

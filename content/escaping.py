@@ -46,6 +46,8 @@ _ENTITY = re.compile(r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1
 
 def in_text(value: object) -> str:
     """Between tags."""
+    if type(value) is str:
+        return html.escape(value)
     escaped = html.escape(text_of(value))
     return escaped.replace("\n", "<br>\n") if isinstance(value, Lines) else escaped
 

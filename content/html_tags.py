@@ -5,7 +5,7 @@ byte as it was. It reads what `html_state` reads, but whole, and at ten times it
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from content.html_state import (
@@ -61,11 +61,28 @@ class Tag:
     end: int
 
 
-def tags(text: str) -> Iterator[Tag]:
-    """Every tag that has an end, in order, conditional comments read as HTML; raises
-    `Forbidden`."""
+def skipping_all_but(names: Collection[str]) -> re.Pattern[str]:
+    """A pattern for `tags` that passes over text and tags with other names than these."""
+    # Upper and lower case are one here alone: a letter that only folds to one of these stops the
+    # pattern, and is then looked at as everywhere else.
+    stops = "|".join([*names, *RAW_ELEMENTS, *(f"/?{name}" for name in FORBIDDEN_ELEMENTS)])
+    return re.compile(
+        rf"""(?: [^<]*+ < (?! (?i: {stops} ) [ \t\r\n\f/>] )
+        /?+ [a-zA-Z] [^ \t\r\n\f/>]*+ (?: {_UNNAMED} )*+ [ \t\r\n\f/]*+ > )*+""",
+        re.VERBOSE,
+    )
+
+
+def tags(text: str, skipped: re.Pattern[str] | None = None) -> Iterator[Tag]:
+    """Every tag that has an end, in order, conditional comments read as HTML, but for those that
+    are `skipped`; raises `Forbidden`."""
     position: int | None = 0
-    while position is not None and (start := text.find("<", position)) >= 0:
+    while position is not None:
+        if skipped is not None and (dull := skipped.match(text, position)) is not None:
+            position = dull.end()
+        start = text.find("<", position)
+        if start < 0:
+            return
         if _OPENS_TAG.match(text, start) is None:
             position = _behind_markup(text, start)
             continue

@@ -16,8 +16,9 @@ well, with `{{ body }}` where the version's own HTML or text goes; in the HTML f
 `preheader` are known, too. Frame and body run over one context, so a mail is one pass. Footer
 lines appear when the context has them: transactional mail has no `unsubscribe_url`.
 
-Compiled versions are kept per process: they never change, so only the frame can go stale, for
-`templates.cache_ttl` seconds at most.
+**How it is run.** Each part is one Python function (`compiled`), with python-liquid behind it
+(`running`). Compiled versions are kept per process: they never change, so only the frame can go
+stale, for `templates.cache_ttl` seconds at most.
 """
 
 import re
@@ -37,13 +38,12 @@ from liquid.exceptions import (
     ResourceLimitError,
     UnknownFilterError,
 )
-from liquid.output import LimitedStringIO
-from liquid.template import BoundTemplate
 
 from content import sandbox
 from content.escaping import place
 from content.exceptions import RenderError
 from content.models import TemplateVersion
+from content.running import Part, part_of, run
 from content.text_part import text_from_html, tidy
 from content.values import one_line, plain, subject_line
 
@@ -51,6 +51,7 @@ __all__ = ["RenderError", "RenderedEmail", "compile_part", "render"]
 
 _CACHED_VERSIONS = 256
 _QUOTES_NO_DATA = (LiquidSyntaxError, ResourceLimitError, UnknownFilterError)
+_FRAME_NAMES = ("subject", "preheader")
 _BODY = re.compile(r"\{\{-?\s*body\s*-?\}\}")
 
 
@@ -64,19 +65,14 @@ class RenderedEmail:
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
-    head: BoundTemplate
-    foot: BoundTemplate
-
-
-@dataclass(frozen=True, slots=True)
 class _Compiled:
-    subject: BoundTemplate
-    preheader: BoundTemplate
-    html: BoundTemplate
-    text: BoundTemplate | None
-    html_frame: _Frame
-    text_frame: _Frame
+    subject: Part
+    preheader: Part
+    html: Part
+    text: Part | None
+    html_frame: tuple[Part, Part]
+    """What stands before the HTML, and behind it."""
+    text_frame: tuple[Part, Part]
 
 
 def render(version: TemplateVersion, context: Mapping[str, Any]) -> RenderedEmail:
@@ -84,62 +80,38 @@ def render(version: TemplateVersion, context: Mapping[str, Any]) -> RenderedEmai
     compiled = _compiled(version)
     data = plain(context)
     with _reported("subject"):
-        subject = subject_line(_run(compiled.subject, data))
+        subject = subject_line(run([compiled.subject], data)[0])
     if not subject:
         raise RenderError("is empty with this data", field="subject")
     with _reported("preheader"):
-        preheader = one_line(_run(compiled.preheader, data))
-    frame = {"subject": subject, "preheader": preheader}
+        preheader = one_line(run([compiled.preheader], data)[0])
     with _reported("html"):
-        head, body, foot = _run_framed(compiled.html, compiled.html_frame, data, frame)
+        head, foot = compiled.html_frame
+        names = dict(zip(_FRAME_NAMES, (subject, preheader), strict=True))
+        html_parts = run((head, compiled.html, foot), data, names)
     with _reported("text"):
-        text = _text(compiled, data, body)
-    return RenderedEmail(subject, head + body + foot, text)
+        text = _text(compiled, data, html_parts[1])
+    return RenderedEmail(subject, "".join(html_parts), text)
 
 
-def compile_part(field: str, source: str) -> BoundTemplate:
+def compile_part(field: str, source: str) -> Part:
     """One part of a version (`subject`, `preheader`, `html`, `text`), checked as far as that is
     possible without data. Raises `RenderError`."""
     with _reported(field):
         template = sandbox.parse(source)
         if field == "html":
             place(template.nodes, fragment=True)
-        return template
+        return part_of(template)
 
 
 def _text(compiled: _Compiled, data: dict[str, Any], html_body: str) -> str:
-    frame = compiled.text_frame
+    head, foot = compiled.text_frame
     if compiled.text is not None:
-        head, body, foot = _run_framed(compiled.text, frame, data, {})
+        before, body, behind = run((head, compiled.text, foot), data)
     else:
-        context = sandbox.Context(compiled.html, globals=data)
-        head, body = _write(frame.head, context), text_from_html(html_body)
-        foot = _write(frame.foot, context)
-    return tidy(head + tidy(body) + foot) + "\n"
-
-
-def _run(template: BoundTemplate, data: dict[str, Any]) -> str:
-    return _write(template, sandbox.Context(template, globals=data))
-
-
-def _run_framed(
-    body: BoundTemplate, frame: _Frame, data: dict[str, Any], frame_data: dict[str, str]
-) -> tuple[str, str, str]:
-    context = sandbox.Context(body, globals=data)
-    with context.extend(frame_data):
-        head = _write(frame.head, context)
-    return head, _write(body, context), _write(frame.foot, context)
-
-
-def _write(template: BoundTemplate, context: sandbox.Context) -> str:
-    buffer = LimitedStringIO(limit=template.env.output_stream_limit or 0)
-    for node in template.nodes:
-        try:
-            node.render(context, buffer)
-        except LiquidError as error:
-            error.token = error.token or node.token
-            raise
-    return buffer.getvalue()
+        before, behind = run((head, foot), data)
+        body = text_from_html(html_body)
+    return tidy(before + tidy(body) + behind) + "\n"
 
 
 @contextmanager
@@ -198,7 +170,7 @@ def _compile(version: TemplateVersion) -> _Compiled:
     )
 
 
-def _load_frame(name: str) -> _Frame:
+def _load_frame(name: str) -> tuple[Part, Part]:
     path = next(filter(Path.is_file, _frame_paths(name)), None)
     if path is None:
         raise RenderError(f"email/{name} is missing in the templates directory", field="layout")
@@ -207,10 +179,11 @@ def _load_frame(name: str) -> _Frame:
         raise RenderError(f"{name} must contain {{{{ body }}}} once", field="layout")
     with _reported("layout"):
         head, foot = map(sandbox.parse, parts)
-        if name.endswith(".html"):
-            place(head.nodes, fragment=False)
-            place(foot.nodes, fragment=False)
-        return _Frame(head, foot)
+        if not name.endswith(".html"):
+            return part_of(head), part_of(foot)
+        place(head.nodes, fragment=False)
+        place(foot.nodes, fragment=False)
+        return part_of(head, _FRAME_NAMES), part_of(foot)
 
 
 def _frame_paths(name: str) -> Iterable[Path]:

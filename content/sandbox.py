@@ -7,13 +7,13 @@ What bounds a template, whoever wrote it:
 - work is counted: entries of a loop times the length of its body, filters, assignments and big
   values, in units of roughly a microsecond. Past `_BUDGET` units rendering stops. Counting, unlike
   a clock, gives the same answer on every run;
-- no intermediate value outgrows `MAX_TEXT` and `MAX_ITEMS`, no output `_MAX_OUTPUT`;
+- no intermediate value outgrows `MAX_TEXT` and `MAX_ITEMS`, no output `MAX_OUTPUT`;
 - ranges are checked before they are walked: liquid would list `(1..1000000000) reversed` first.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from liquid import Environment, RenderContext
 from liquid.ast import Node
@@ -54,14 +54,16 @@ RESERVED = frozenset(
 """Names a template may read but not assign: the frame around it relies on them."""
 
 _BUDGET = 200_000
-_MAX_OUTPUT = 1_000_000
+MAX_OUTPUT = 1_000_000
+"""Octets of the longest text that may come out of a template."""
 _MAX_SOURCE = 100_000
 _MAX_EXPRESSION = 2_000
 _MAX_INTEGER_BITS = 512
 # A template's text is charged to its loop by the piece; so are big values, which take time to
 # compare and to copy.
 _SOURCE_PIECE = 32
-_TEXT_PIECE = 100
+TEXT_PIECE = 100
+"""Characters of a text that cost one unit of the budget."""
 _LIST_PIECE = 10
 
 _PAIRS = (
@@ -97,7 +99,7 @@ class _Output(output_tag.Output):
     node_class = OutputNode
 
 
-class _ForNode(for_tag.ForNode):
+class ForNode(for_tag.ForNode):
     """A loop that tells the context how much one round of it costs."""
 
     __slots__ = ("weight",)
@@ -111,17 +113,17 @@ class _ForNode(for_tag.ForNode):
 
 
 class _For(for_tag.ForTag):
-    node_class = _ForNode
+    node_class = ForNode
 
     def parse(self, stream: "TokenStream") -> Node:
         start = stream.current.start_index
         node = super().parse(stream)
-        assert isinstance(node, _ForNode)
+        assert isinstance(node, ForNode)
         node.weight = 1 + (stream.current.start_index - start) // _SOURCE_PIECE
         return node
 
 
-class _Range(RangeLiteral):
+class Range(RangeLiteral):
     """`(a..b)` of at most `MAX_ITEMS` numbers."""
 
     __slots__ = ()
@@ -133,7 +135,7 @@ class _Range(RangeLiteral):
         return numbers
 
 
-class _Blank(Blank):
+class BlankValue(Blank):
     """`blank`, which nothing and null equal too, as they do in Shopify's Liquid."""
 
     __slots__ = ()
@@ -163,15 +165,15 @@ class Context(RenderContext):
         self.spend(length * self.weight)
 
     def assign(self, key: str, val: Any) -> None:
-        self.spend(1 + _pieces(val))
-        self.locals[key] = _bounded(val)
+        self.spend(1 + pieces_of(val))
+        self.locals[key] = bounded(val)
 
     def get(
         self, path: list[object], *, token: Token | None, default: object = UNDEFINED
     ) -> object:
         # What is missing is null, which is also the cheaper answer.
         value = super().get(path, token=token, default=None)
-        if pieces := _pieces(value):
+        if pieces := pieces_of(value):
             self.spend(pieces)
         return value
 
@@ -179,20 +181,22 @@ class Context(RenderContext):
         function = super().filter(name, token)
 
         def measured(value: object, *arguments: object, **options: object) -> object:
-            result = _bounded(function(value, *arguments, **options))
-            self.spend(1 + _pieces(value) + _pieces(result))
+            result = bounded(function(value, *arguments, **options))
+            self.spend(1 + pieces_of(value) + pieces_of(result))
             return result
 
         return measured
 
 
-def _pieces(value: object) -> int:
+def pieces_of(value: object) -> int:
+    """What it costs to look at the value, in units of the budget."""
     if isinstance(value, str):
-        return len(value) // _TEXT_PIECE
-    return len(value) // _LIST_PIECE if isinstance(value, list | dict) else 0
+        return len(value) // TEXT_PIECE
+    return len(value) // _LIST_PIECE if isinstance(value, (list, dict)) else 0
 
 
-def _bounded(value: Any) -> Any:
+def bounded(value: Any) -> Any:
+    """The value, unless it outgrows what a template may build: `ResourceLimitError`."""
     if isinstance(value, str) and len(value) > MAX_TEXT:
         raise ResourceLimitError("a text is too long", token=None)
     if isinstance(value, list | tuple) and len(value) > MAX_ITEMS:
@@ -206,7 +210,7 @@ class Sandbox(Environment):
     """The only environment templates are parsed in."""
 
     block_nesting_limit = 20
-    output_stream_limit = _MAX_OUTPUT
+    output_stream_limit = MAX_OUTPUT
     # A block of white space is printed as it stands: `escaping` reasons about what is written.
     suppress_blank_control_flow_blocks = False
 
@@ -242,17 +246,18 @@ class Sandbox(Environment):
         return checked
 
 
-_sandbox = Sandbox()
+SANDBOX: Final = Sandbox()
 # Asked for by `Node.children`, used by tags that load other templates only.
-_NO_DATA = Context(_sandbox.from_string(""), globals={})
+_NO_DATA = Context(SANDBOX.from_string(""), globals={})
 
 
 def parse(source: str) -> "BoundTemplate":
     """The template, checked as far as that is possible without data; raises `LiquidError`."""
     if len(source) > _MAX_SOURCE:
         raise LiquidSyntaxError(f"longer than {_MAX_SOURCE} characters", token=None)
+    _check_characters(source)
     _check_pairs(source)
-    template = _sandbox.from_string(source)
+    template = SANDBOX.from_string(source)
     _tame_nodes(template.nodes)
     return template
 
@@ -260,6 +265,17 @@ def parse(source: str) -> "BoundTemplate":
 def children_of(node: Node) -> Iterable[Node]:
     """The nodes directly below; a block counts as one."""
     return node.children(_NO_DATA)
+
+
+def _check_characters(source: str) -> None:
+    # What cannot be encoded cannot be sent. No database keeps it; an unsaved draft may have it.
+    try:
+        source.encode()
+    except UnicodeEncodeError as error:
+        line = source.count("\n", 0, error.start) + 1
+        raise LiquidSyntaxError(
+            f"line {line}: half of a surrogate pair is no character", token=None
+        ) from None
 
 
 def _check_pairs(source: str) -> None:
@@ -285,12 +301,12 @@ def _tame_nodes(nodes: Iterable[Node]) -> None:
 def _tame(expression: Expression) -> None:
     if isinstance(expression, RangeLiteral):
         # The parser builds these classes whatever the environment says; ours add no state.
-        expression.__class__ = _Range
+        expression.__class__ = Range
     if isinstance(expression, Blank):
-        expression.__class__ = _Blank
+        expression.__class__ = BlankValue
     if isinstance(expression, FilteredExpression):
         for used in expression.filters or ():
-            if used.name not in _sandbox.filters:
+            if used.name not in SANDBOX.filters:
                 raise UnknownFilterError(f"unknown filter '{used.name}'", token=used.token)
     for child in expression.children():
         _tame(child)

@@ -20,8 +20,13 @@ def text_from_html(html: str) -> str:
 
 def tidy(text: str) -> str:
     """Without white space at line ends and around the text, at most one blank line in a row."""
-    text = _TRAILING.sub("", text.replace("\r\n", "\n").replace("\u00a0", " "))
-    return _BLANK_LINES.sub("\n\n", text).strip("\n")
+    text = text.replace("\r\n", "\n").replace("\u00a0", " ")
+    # Most text is tidy, and to look for pieces of it is much cheaper than a pattern.
+    if " \n" in text or "\t\n" in text or text.endswith((" ", "\t")):
+        text = _TRAILING.sub("", text)
+    if "\n\n\n" in text:
+        text = _BLANK_LINES.sub("\n\n", text)
+    return text.strip("\n")
 
 
 def _link_starts(state: HtmlDocumentState, attributes: dict[str, Any]) -> None:

@@ -38,13 +38,25 @@ class Lines(str):
 def plain(context: Mapping[str, Any]) -> dict[str, Any]:
     """A deep copy of `context` that holds nothing but dict, list, str, int, float, bool and None,
     without characters that cannot be sent. Raises `RenderError` for any other object."""
-    return {_text(key): _plain(value, _MAX_DEPTH) for key, value in context.items()}
+    payload = context.get("payload")
+    copies: dict[int, Any] = {}
+    if isinstance(payload, dict):
+        # Most of it stands in the context a second time, by its keys; once is enough.
+        copy: dict[str, Any] = {}
+        for key, value in payload.items():
+            copies[id(value)] = copy[_text(key)] = _plain(value, _MAX_DEPTH - 1)
+        copies[id(payload)] = copy
+    return {
+        _text(key): copies[id(value)] if id(value) in copies else _plain(value, _MAX_DEPTH)
+        for key, value in context.items()
+    }
 
 
 def _plain(value: Any, depth: int) -> Any:
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is str or isinstance(value, str):
         return _text(value)
-    if value is None or type(value) in (bool, int, float):
+    if value is None or kind is int or kind is float or kind is bool:
         return value
     if depth == 0:
         raise RenderError("The data is nested too deeply.")
@@ -56,7 +68,11 @@ def _plain(value: Any, depth: int) -> Any:
 
 
 def _text(value: object) -> str:
-    if type(value) is not str:
+    if type(value) is str:
+        # The usual case, which needs no search: no printable ASCII is unsendable.
+        if value.isascii() and value.isprintable():
+            return value
+    else:
         # str.__str__ turns a subclass (Markup, SafeString) into what its characters are.
         value = str.__str__(value) if isinstance(value, str) else str(value)
     return _UNSENDABLE.sub("", value)
@@ -93,6 +109,8 @@ def joined(values: Iterable[object], glue: str) -> str:
 def one_line(text: str) -> str:
     """The text as a header may carry it: no line break, no control or reordering character, runs
     of white space collapsed."""
+    if text.isascii() and text.isprintable() and "  " not in text:
+        return text.strip()
     return _UNSENDABLE.sub("", _REORDERING.sub("", _LINE_BREAKING.sub(" ", text))).strip()
 
 

@@ -20,12 +20,11 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from common.postgres import database_time
-from delivery.handover import Handed
 from delivery.models import Circuit, Provider
+from delivery.turns import REFUSALS, Handed
 from delivery.verdicts import Blame, Outcome, Verdict
 
 FAILURES = 5
-REFUSALS = 20
 FIRST_PAUSE = 30.0
 LONGEST_PAUSE = 600.0
 _PROBE_SECONDS = 60
@@ -101,6 +100,8 @@ def note(handed: Sequence[Handed]) -> bool:
     has_changed = False
     answers: dict[Provider, list[Answered]] = defaultdict(list)
     for item in handed:
+        if item.is_echo:
+            continue
         answered = Answered(item.verdict, item.departed.is_probe)
         answers[item.departed.outbound.provider].append(answered)
     for provider, said in answers.items():

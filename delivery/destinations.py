@@ -4,6 +4,7 @@ Checked when a mail is made, by what browsers make of an address rather than by 
 like: whatever two readers could understand differently is left as the author wrote it.
 """
 
+import functools
 import re
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from django.conf import settings
 from django.utils.encoding import iri_to_uri
 
 _LONGEST = 2_000
+_KEPT = 1_024
 # Controls (C0, DEL, C1), white space of any kind, and the characters that some readers take for
 # a slash or the end of the address.
 _UNCLEAR = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ufeff\ud800-\udfff\\<>\"^`{|}]|\s")
@@ -23,7 +25,15 @@ def destination(href: str) -> str | None:
     """The address a tracked link is sent on to, or None when the link is not for tracking: no
     plain http or https, somebody's login in it, or one of our own pages."""
     url = href.strip(" \t\r\n\f")
-    if len(url) > _LONGEST or _UNCLEAR.search(url) or not _WEB.match(url):
+    if len(url) > _LONGEST:
+        return None
+    return _checked(url, (settings.PUBLIC_URL, settings.TRACKING_URL))
+
+
+# The mails of a campaign have most of their links in common.
+@functools.lru_cache(maxsize=_KEPT)
+def _checked(url: str, own: tuple[str, ...]) -> str | None:
+    if _UNCLEAR.search(url) or not _WEB.match(url):
         return None
     try:
         parts = urlsplit(url)
@@ -32,7 +42,7 @@ def destination(href: str) -> str | None:
         return None
     netloc = parts.netloc
     host = netloc.removesuffix(f":{port}") if port is not None else netloc
-    if not _HOST.fullmatch(host) or _is_ours(url):
+    if not _HOST.fullmatch(host) or _is_one_of(url, own):
         return None
     return url
 
@@ -42,9 +52,9 @@ def location(url: str) -> str:
     return iri_to_uri(url)
 
 
-def _is_ours(url: str) -> bool:
+def _is_one_of(url: str, own: tuple[str, ...]) -> bool:
     # Unsubscribe links and the like have to work whatever becomes of tracking.
-    return any(_origin(url) == _origin(own) for own in (settings.PUBLIC_URL, settings.TRACKING_URL))
+    return _origin(url) in map(_origin, own)
 
 
 def _origin(url: str) -> tuple[str, int]:

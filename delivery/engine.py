@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import Error, transaction
 
 from common.addresses import address_hash
-from common.bell import ring_later
+from common.bell import ring, ring_later
 from common.buckets import Bucket
 from common.ids import lease_owner, uuid7
 from common.postgres import insist, is_outage
@@ -26,7 +26,7 @@ from delivery.departures import (
     within_limits,
 )
 from delivery.gate import Facts, load_facts, refreshed
-from delivery.handover import Departed, Handed, hand_over
+from delivery.handover import hand_over
 from delivery.journal import Journal, close_journal, open_journal
 from delivery.link_store import store_links
 from delivery.mailboxes import mailbox_provider
@@ -38,6 +38,7 @@ from delivery.routing import forget_routes
 from delivery.states import MessageState, Stream
 from delivery.switches import active_switches
 from delivery.transitions import Departure, Refused
+from delivery.turns import Departed, Handed
 from delivery.verdicts import Blame
 from suppression.services import lock_addresses
 
@@ -50,21 +51,34 @@ _ROUTE_PAUSE = 5.0
 BATCH = {Stream.TRANSACTIONAL: 25, Stream.MARKETING: 50}
 """Messages taken at once. Whoever waits for a receipt waits for the rest of its batch too, so
 other workers are left something to take; a broadcast is in no hurry."""
+MOST = {Stream.TRANSACTIONAL: 200, Stream.MARKETING: 500}
+"""As many while that is done soon: where many wait, all wait less for it, and a call to a provider
+can carry no more mails than were taken together."""
+_SOON_SECONDS = 0.5
+_limits = dict(BATCH)
 
 
 def drain(stream: str, *, budget: float) -> bool:
     """Deliver what is due on a stream for up to `budget` seconds; True if there may be more.
 
-    What comes in after a batch that was not full has rung again.
+    What comes in after a batch that was not full has rung again. While there is more, other
+    workers are rung for.
     """
     deadline = time.monotonic() + budget
-    limit = BATCH[Stream(stream)]
+    lane = Stream(stream)
     more = more_crashed = True
     while (more or more_crashed) and time.monotonic() < deadline:
         if more_crashed:
             # One at a time: a message that kills its worker must not take neighbours along.
             more_crashed = deliver_batch(stream, limit=1, crashed=True)
-        more = deliver_batch(stream, limit=limit)
+        began = time.monotonic()
+        more = deliver_batch(stream, limit=_limits[lane])
+        if more:
+            ring(stream)
+        if time.monotonic() - began > _SOON_SECONDS:
+            _limits[lane] = max(_limits[lane] // 2, BATCH[lane])
+        elif more:
+            _limits[lane] = min(_limits[lane] * 2, MOST[lane])
     return more or more_crashed
 
 
@@ -189,7 +203,9 @@ class _Batch:
         route = self._route(provider)
         # Without a route nothing is handed over; the verdict comes with the others'.
         rate = route.rate_limit if isinstance(route, Route) else _UNROUTED_RATE
-        buckets = [pace.provider_bucket(provider.key, rate)]
+        # Whoever counts calls is asked when there is one: it may carry many mails.
+        counts_calls = isinstance(route, Route) and route.traits.counts_calls
+        buckets = [] if counts_calls else [pace.provider_bucket(provider.key, rate)]
         address = facts.recipients[message.contact_id].email_normalized or ""
         mailboxes = mailbox_provider(address)
         limit = settings.EMAILAUTO.provider.mailbox_rates.get(mailboxes)
@@ -283,7 +299,7 @@ class _Batch:
         return Departure(
             outbound.message.pk,
             outbound.provider.pk,
-            route.backend if isinstance(route, Route) else "",
+            route.way_of(outbound.message) if isinstance(route, Route) else "",
             recipient.email,
             recipient.email_normalized or "",
             outbound.sender.domain,

@@ -33,6 +33,7 @@ _CAME_BACK = (
     ("delivered_at", "Delivered", "green"),
     ("opened_at", "Opened", "green"),
     ("clicked_at", "Clicked", "green"),
+    ("rejected_at", "Rejected by the provider", "red"),
     ("bounced_at", "Bounced", "red"),
     ("complained_at", "Marked as spam", "red"),
     ("unsubscribed_at", "Unsubscribed", "amber"),

@@ -3,7 +3,7 @@
 Before a message's first byte its right is claimed in the batch's journal; its verdict is noted
 there with the next beginning. So a crash leaves at most one call per connection in doubt, and a
 worker that was frozen past its lease finds its right revoked. Without a journal a batch is one
-message long.
+message long. (Over SMTP a message is announced before it is begun: `delivery.dialogue`.)
 
 Where a provider takes its time, further connections are opened, up to the route's concurrency. A
 verdict that is the provider's fault, or a switch thrown meanwhile, ends the hand-over, one about a
@@ -11,25 +11,23 @@ sending domain ends that domain's: what has not been begun is given back.
 """
 
 import logging
-import threading
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 
 from django.conf import settings
-from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
-from django.db import Error, connection
 
+from delivery.calls import call, shown
 from delivery.connections import pool
+from delivery.dialogue import Conversation, Dialogue
+from delivery.httprun import HttpRun
 from delivery.journal import Journal, JournalLost
 from delivery.models import Provider
-from delivery.outbound import Outbound, OutboundEmail
-from delivery.quotas import Reserved
 from delivery.routes import Route, RouteError
+from delivery.turns import Departed, Handed, Stops, Turns
 from delivery.verdicts import Blame, Outcome, Verdict, of_connection, verdict_of
 
 logger = logging.getLogger(__name__)
@@ -37,37 +35,11 @@ logger = logging.getLogger(__name__)
 # A batch that is slow to hand over gives the rest back rather than outliving its lease or a
 # polite shutdown.
 MAX_SECONDS = 5.0
-# Faster than this one connection is enough, and threads would only get in each other's way.
+# One connection is enough for what is done that soon, and threads would only get in each other's
+# way. So much is tried before it is judged.
 _ALONE_SECONDS = 0.05
-# A kill switch has to bite within a second.
-_LOOK_SECONDS = 0.4
+_TRIAL_SECONDS = 0.02
 _UNROUTED_SECONDS = 60.0
-_LONGEST_DETAIL = 300
-
-
-@dataclass(frozen=True, slots=True)
-class Departed:
-    """A message whose hand-over is committed: the number of this attempt, the moment
-    (`time.monotonic`) from which its provider's pace allows it, and what it counts against."""
-
-    outbound: Outbound
-    attempt: int
-    not_before: float
-    reserved: Sequence[Reserved] = ()
-    is_probe: bool = False
-    """It tries whether its provider is back."""
-
-
-@dataclass(frozen=True, slots=True)
-class Handed:
-    """What came of a departed message."""
-
-    departed: Departed
-    verdict: Verdict
-
-
-Stops = Callable[[], Callable[[Departed], bool]]
-"""Asked now and then: which messages must not be begun any more?"""
 
 
 def hand_over(
@@ -94,73 +66,65 @@ def hand_over(
             handed.append(Handed(group[0], verdict))
             continue
         group.sort(key=lambda item: item.not_before)
-        run = _Run(provider, route, group, deadline, stops)
-        run.all_of_it(journal)
-        handed.extend(run.handed)
+        if route.is_http:
+            run = HttpRun(provider, route, group, deadline, stops)
+            run.all_of_it(journal)
+            handed.extend(run.handed)
+        else:
+            turns = Turns(group, deadline, stops)
+            _Run(provider, route, turns).all_of_it(journal)
+            handed.extend(turns.handed)
     return handed
 
 
 class _Run:
     """One provider's share of a batch, worked off by one or several connections."""
 
-    def __init__(
-        self,
-        provider: Provider,
-        route: Route,
-        group: Sequence[Departed],
-        deadline: float,
-        stops: Stops,
-    ) -> None:
-        self.handed: list[Handed] = []
+    def __init__(self, provider: Provider, route: Route, turns: Turns) -> None:
         self._provider = provider
         self._route = route
-        self._waiting = deque(group)
-        self._deadline = deadline
-        self._ask = stops
-        self._is_stopped: Callable[[Departed], bool] = lambda _: False
-        self._barred: set[str] = set()
-        """Sending domains that the provider has just refused."""
-        self._looked_at = time.monotonic()
-        self._over = threading.Event()
-        self._chunks = threading.Lock()
+        self._turns = turns
 
     def all_of_it(self, journal: Journal | None) -> None:
         """Alone first; with company once that turns out to be slow."""
         started = time.monotonic()
+        may_have_company = journal is not None and self._route.concurrency > 1
 
         def is_slow() -> bool:
-            return time.monotonic() - started > _ALONE_SECONDS
+            taken = time.monotonic() - started
+            if not may_have_company or taken < _TRIAL_SECONDS:
+                return False
+            done = max(1, len(self._turns.handed))
+            return taken / done * len(self._turns) > _ALONE_SECONDS
 
-        self._work(journal, until=is_slow if self._may_have_company(journal) else None)
-        count = min(self._route.concurrency, len(self._waiting))
-        if count < 1 or self._over.is_set():
+        self._work(journal, until=is_slow, look=self._turns.look)
+        count = min(self._route.concurrency, len(self._turns))
+        if count < 1 or self._turns.is_over or not may_have_company:
             return
         assert journal is not None  # without one a batch is a single message
         journal.flush()  # this connection has no next beginning to note its outcome with
         with ThreadPoolExecutor(count, thread_name_prefix="hand-over") as threads:
             lanes = [threads.submit(self._lane, journal.lane()) for _ in range(count)]
             while not all(lane.done() for lane in lanes):
-                self._look()
+                self._turns.look()
                 wait(lanes, timeout=0.05)
-
-    def _may_have_company(self, journal: Journal | None) -> bool:
-        return journal is not None and self._route.concurrency > 1
 
     def _lane(self, journal: Journal) -> None:
         try:
-            self._work(journal, until=None, is_watched=True)
+            self._work(journal, until=lambda: False, look=None)
         except Exception:
             # The other lanes' outcomes are to be recorded all the same.
             logger.exception("hand-over lane ended", extra={"provider": self._provider.key})
-            self._over.set()
+            self._turns.end()
 
     def _work(
         self,
         journal: Journal | None,
         *,
-        until: Callable[[], bool] | None,
-        is_watched: bool = False,
+        until: Callable[[], bool],
+        look: Callable[[], None] | None,
     ) -> None:
+        """`look` is None on a connection that is one of several: another thread looks."""
         with ExitStack() as stack:
             try:
                 door = stack.enter_context(pool.borrow(self._provider.key, self._route))
@@ -170,87 +134,77 @@ class _Run:
                 )
                 self._unusable(error)
                 return
-            while (chunk := self._next()) and not self._over.is_set():
-                goes_on = self._serve(chunk, door, journal, is_watched=is_watched)
-                if goes_on is None:
-                    return
-                if not goes_on:
-                    self._over.set()
-                elif until is not None and until():
-                    return
-                if not is_watched:
-                    self._look()
+            if isinstance(door, Dialogue):
+                self._converse(door, journal, until, look)
+            else:
+                self._call_by_call(door, journal, until, look)
 
     def _unusable(self, error: Exception) -> None:
-        self._over.set()
-        with self._chunks:
-            if self._waiting:
-                detail = f"cannot be used: {type(error).__name__}"
-                verdict = Verdict(
-                    Outcome.RETRY, detail, retry_after=_UNROUTED_SECONDS, blame=Blame.ROUTE
-                )
-                self.handed.append(Handed(self._waiting.popleft(), verdict))
+        detail = f"cannot be used: {type(error).__name__}"
+        verdict = Verdict(Outcome.RETRY, detail, retry_after=_UNROUTED_SECONDS, blame=Blame.ROUTE)
+        self._turns.note([Handed(item, verdict) for item in self._turns.next(1)])
+        self._turns.end()
 
-    def _next(self) -> list[Departed]:
-        """The next messages to begin; none when there are none, or no time for them."""
-        with self._chunks:
-            size = min(self._route.batch_size, len(self._waiting))
-            chunk = [self._waiting.popleft() for _ in range(size)]
-        if not chunk or not _wait_until(chunk[-1].not_before, self._deadline, self._over):
-            return []
-        return [item for item in chunk if self._may_begin(item)] or self._next()
-
-    def _may_begin(self, item: Departed) -> bool:
-        return item.outbound.sender.domain not in self._barred and not self._is_stopped(item)
-
-    def _serve(
+    def _call_by_call(
         self,
-        chunk: Sequence[Departed],
         door: BaseEmailBackend,
         journal: Journal | None,
-        *,
-        is_watched: bool,
-    ) -> bool | None:
-        """Hand the chunk over; False when nothing more should go this way now, None when this
-        connection is one too many."""
+        until: Callable[[], bool],
+        look: Callable[[], None] | None,
+    ) -> None:
+        while not self._turns.is_over and (chunk := self._turns.next(self._route.batch_size)):
+            if self._turns.is_over or not self._opens(door, chunk, is_one_of_many=look is None):
+                return
+            try:
+                begun = _begin(chunk, journal)
+            except JournalLost:
+                self._turns.end()
+                return
+            self._turns.note(call(door, begun, self._route, journal))
+            if until():
+                return
+            if look is not None:
+                look()
+
+    def _converse(
+        self,
+        door: Dialogue,
+        journal: Journal | None,
+        until: Callable[[], bool],
+        look: Callable[[], None] | None,
+    ) -> None:
+        conversation = Conversation(door, self._turns, journal, self._understood)
+        upcoming: Departed | None = None
+        try:
+            while not self._turns.is_over and (upcoming or not until()):
+                chunk = [upcoming] if upcoming else self._turns.next(1)
+                if not chunk or self._turns.is_over:
+                    return
+                if not self._opens(door, chunk, is_one_of_many=look is None):
+                    return
+                upcoming = conversation.hand_over(chunk[0], look=look, is_last=until)
+        finally:
+            door.withdraw()
+
+    def _opens(
+        self, door: BaseEmailBackend | Dialogue, chunk: Sequence[Departed], *, is_one_of_many: bool
+    ) -> bool:
+        """Whether the connection is there for these; if not, one of them has its verdict."""
         try:
             door.open()
         except Exception as error:  # noqa: BLE001 - any backend's; nothing was handed over
-            if is_watched and self.handed:
-                # One connection more than it likes; the others go on.
-                with self._chunks:
-                    self._waiting.extendleft(reversed(chunk))
-                return None
-            self.handed.append(Handed(chunk[0], of_connection(error)))
+            if is_one_of_many and self._turns.handed:
+                # One connection more than the provider likes; the others go on.
+                self._turns.put_back(chunk)
+            else:
+                self._turns.note([Handed(chunk[0], of_connection(error))])
             return False
-        try:
-            begun = _begin(chunk, journal)
-        except JournalLost:
-            return False
-        handed = _call(door, begun, self._route, journal)
-        self.handed.extend(handed)
-        self._barred.update(
-            h.departed.outbound.sender.domain for h in handed if h.verdict.blame == Blame.SENDER
-        )
-        return not any(h.verdict.stops_provider for h in handed)
+        return True
 
-    def _look(self) -> None:
-        if time.monotonic() - self._looked_at < _LOOK_SECONDS:
-            return
-        self._looked_at = time.monotonic()
-        try:
-            self._is_stopped = self._ask()
-        except Error:
-            # Nobody knows what is switched off now, and what is done has to be recorded.
-            self._over.set()
-            connection.close()
-
-
-def _wait_until(moment: float, deadline: float, over: threading.Event) -> bool:
-    now = time.monotonic()
-    if max(now, moment) >= deadline:
-        return False
-    return not over.wait(moment - now) if moment > now else True
+    def _understood(self, item: Departed, answer: Verdict | Exception) -> Handed:
+        if isinstance(answer, Exception):
+            answer = verdict_of(answer, self._route.traits)
+        return Handed(item, shown(answer, self._route))
 
 
 def _begin(chunk: Sequence[Departed], journal: Journal | None) -> list[Departed]:
@@ -258,54 +212,3 @@ def _begin(chunk: Sequence[Departed], journal: Journal | None) -> list[Departed]
         return list(chunk)
     rights = journal.begin([item.outbound.message.pk for item in chunk])
     return [item for item, right in zip(chunk, rights, strict=True) if right]
-
-
-def _call(
-    door: BaseEmailBackend,
-    begun: Sequence[Departed],
-    route: Route,
-    journal: Journal | None,
-) -> list[Handed]:
-    if not begun:
-        return []
-    emails: list[EmailMessage] = []
-    for item in begun:
-        item.outbound.email.attempt = item.attempt
-        emails.append(item.outbound.email)
-    try:
-        door.send_messages(emails)
-    except Exception as error:  # noqa: BLE001 - every fault has a verdict, the unforeseen is UNKNOWN
-        posted = getattr(door, "has_posted", True)
-        verdict = verdict_of(error, route.traits, posted=posted)
-        handed = [Handed(item, _shown(verdict, route)) for item in begun]
-    else:
-        handed = [Handed(item, _shown(_accepted(item.outbound.email), route)) for item in begun]
-    if journal is not None:
-        journal.done((h.departed.outbound.message.pk, h.verdict) for h in handed)
-    return handed
-
-
-def _shown(verdict: Verdict, route: Route) -> Verdict:
-    # Cut after our secrets are out: half of one would not be recognised.
-    return replace(verdict, detail=route.redacted(verdict.detail)[:_LONGEST_DETAIL])
-
-
-def _accepted(email: OutboundEmail) -> Verdict:
-    if email.verdict is not None:
-        return email.verdict
-    status = getattr(email, "anymail_status", None)
-    if status is None or status.status is None:
-        return Verdict(Outcome.ACCEPTED)
-    if status.status <= {"rejected", "invalid", "failed"}:
-        return Verdict(
-            Outcome.PERMANENT,
-            f"the provider answered: {', '.join(status.status)}",
-            own_fault="failed" not in status.status,
-        )
-    return Verdict(Outcome.ACCEPTED, esp_id=_cleaned(status.message_id))
-
-
-def _cleaned(esp_id: object) -> str:
-    """The provider's name for a mail, as far as it can be stored."""
-    text = esp_id if isinstance(esp_id, str) else ""
-    return "".join(character for character in text if character.isprintable())[:200]

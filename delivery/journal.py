@@ -16,21 +16,19 @@ had no replicas, and was never one itself. Flushed, evicted, restarted with a la
 over: not believed. A journal is never required: without Redis a batch is a single message.
 """
 
-import json
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import redis
-from redis.client import Pipeline
+from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError, ResponseError
 
 from common.valkey import redis_client, script
-from delivery.bounces import BounceClass
-from delivery.verdicts import Blame, Outcome, Verdict
+from delivery.verdicts import Outcome, Verdict
 
 _KEEP_SECONDS = 86_400
 _POLICY_SECONDS = 1.0
@@ -72,6 +70,9 @@ return fates
 )
 
 
+_Command = tuple[str, str, str, str | bytes]
+
+
 class JournalLost(Exception):
     """Redis did not confirm an entry: nothing further of the batch may be handed over."""
 
@@ -99,15 +100,25 @@ class Journal:
 
         Raises `JournalLost` when the answer is not known.
         """
-        pipe = self._client.pipeline(transaction=False)
-        self._note(pipe)
-        for message in messages:
-            pipe.hsetnx(self.key, str(message), _BEGUN)
+        commands = self._commands(messages)
         try:
-            written = pipe.execute()
+            written = _answers(self._client, commands)
         except RedisError as error:
             raise JournalLost from error
         self._done.clear()
+        return [bool(right) for right in written[-len(messages) :]]
+
+    async def begin_soon(self, client: AsyncRedis, messages: Sequence[UUID]) -> list[bool]:
+        """As `begin`, on an event loop's client; what is told meanwhile is noted the next time."""
+        pipe: Any = client.pipeline(transaction=False)
+        noted = len(self._done)
+        for command in self._commands(messages):
+            pipe.execute_command(*command)
+        try:
+            written = await pipe.execute()
+        except RedisError as error:
+            raise JournalLost from error
+        del self._done[:noted]
         return [bool(right) for right in written[-len(messages) :]]
 
     def done(self, verdicts: Iterable[tuple[UUID, Verdict]]) -> None:
@@ -118,18 +129,35 @@ class Journal:
     def flush(self) -> None:
         """Note what was told now, because PostgreSQL will not have it soon. A failure is no harm:
         what is begun and not done counts as unknown."""
-        pipe = self._client.pipeline(transaction=False)
-        for journal in (self, *self._lanes):
-            journal._note(pipe)
-        with suppress(RedisError):
-            pipe.execute()
+        commands = [c for journal in (self, *self._lanes) for c in journal._notes()]
+        if commands:
+            with suppress(RedisError):
+                _answers(self._client, commands)
 
-    def _note(self, pipe: Pipeline) -> None:
-        if self._done:
-            entries: dict[Any, Any] = {
-                str(m): json.dumps(asdict(verdict)) for m, verdict in self._done
-            }
-            pipe.hset(self.key, mapping=entries)
+    def _commands(self, messages: Sequence[UUID]) -> list[_Command]:
+        claims: list[_Command] = [("HSETNX", self.key, str(m), _BEGUN) for m in messages]
+        return [*self._notes(), *claims]
+
+    def _notes(self) -> list[_Command]:
+        return [
+            ("HSET", self.key, str(message), msgspec.json.encode(verdict))
+            for message, verdict in self._done
+        ]
+
+
+def _answers(client: redis.Redis, commands: Sequence[_Command]) -> list[Any]:
+    """One round trip. As a pipeline of redis-py's, which costs three times as much and would try
+    again: whether the first time was heard is what nobody knows then."""
+    connection: Any = client.connection_pool.get_connection()  # its methods have no types
+    try:
+        connection.send_packed_command(connection.pack_commands(commands))
+        return [connection.read_response() for _ in commands]
+    except BaseException:
+        # Answers that were not read would be taken for the next one's.
+        connection.disconnect()
+        raise
+    finally:
+        client.connection_pool.release(connection)
 
 
 def open_journal(handover_id: UUID) -> Journal | None:
@@ -191,10 +219,7 @@ def _read(fate: str) -> Verdict | None:
         return None
     if fate == _BEGUN:
         return Verdict(Outcome.UNKNOWN, "the worker died during the hand-over")
-    entry = json.loads(fate)
-    typed = {"outcome": Outcome(entry["outcome"]), "blame": Blame(entry["blame"])}
-    bounce = BounceClass(entry["bounce"]) if entry["bounce"] else None
-    return Verdict(**{**entry, **typed, "bounce": bounce})
+    return msgspec.json.decode(fate, type=Verdict)
 
 
 def _key(handover_id: UUID) -> str:

@@ -5,6 +5,7 @@ All of it is ASCII (quoted-printable bodies, RFC 2047 words in headers), so that
 it. Nothing is random: the same mail has the same bytes on every call.
 """
 
+import functools
 import re
 from binascii import b2a_qp
 from collections.abc import Iterable
@@ -16,7 +17,8 @@ _LONGEST_ALLOWED = 998  # RFC 5322 §2.1.1
 _PRINTABLE = re.compile(r"[ -~]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FOLD = "\r\n "
-_BREAK = re.compile(r"\r\n|\r|\n")
+_KEPT_LINES = 2_048
+_LONGEST_KEPT = 1_000  # together at most a few MB
 
 _PART = (
     b"--%(boundary)s\r\n"
@@ -101,8 +103,14 @@ def _refuse_control(value: str) -> None:
 
 
 def _quoted(body: str) -> bytes:
+    lines = body.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
+    return b"".join([_kept_line(x) if len(x) <= _LONGEST_KEPT else _encoded_line(x) for x in lines])
+
+
+def _encoded_line(line: str) -> bytes:
     # b2a_qp takes its line ends from the first one it finds, so there has to be one.
-    lines = _BREAK.sub("\r\n", body)
-    if not lines.endswith("\r\n"):
-        lines += "\r\n"
-    return b2a_qp(lines.encode("utf-8", "replace"), istext=True)
+    return b2a_qp(f"{line}\r\n".encode("utf-8", "replace"), istext=True)
+
+
+# Quoted-printable knows nothing beyond a line, and most lines of a mail are its template's.
+_kept_line = functools.lru_cache(maxsize=_KEPT_LINES)(_encoded_line)

@@ -11,7 +11,8 @@ from delivery.models import Attempt, Bounce, Link, LookUp, Message, SandboxMail,
 _MESSAGE = (
     *("created_at", "email", "stream", "topic__key", "template_version__template__key"),
     *("origin_campaign", "origin_event_id", "state", "reason", "sent_at", "delivered_at"),
-    *("opened_at", "clicked_at", "bounced_at", "complained_at", "unsubscribed_at", "context"),
+    *("opened_at", "clicked_at", "rejected_at", "bounced_at", "complained_at"),
+    *("unsubscribed_at", "context"),
 )
 
 _DELETE_MAILS = f"""
@@ -65,7 +66,9 @@ def _attempts(person: Person) -> Iterator[Row]:
 
 
 def _forget_attempts(person: Person) -> None:
-    Attempt.objects.filter(message__contact=person.contact_id).update(detail="", request="")
+    Attempt.objects.filter(message__contact=person.contact_id).update(
+        detail="", request="", address_hash=None
+    )
     LookUp.objects.filter(message__contact=person.contact_id).update(detail="")
 
 

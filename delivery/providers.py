@@ -48,6 +48,21 @@ _RECIPIENT = Answer(Meaning.RECIPIENT)
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """How many mails a provider takes in one call, each with a body, headers and metadata of its
+    own. See `delivery.backends.batches` for how such a call is made."""
+
+    messages: int
+    size: int
+    """In bytes, of the whole call."""
+    in_doubt: int
+    """So many are put into a call unless a provider's row says otherwise: of a call without an
+    answer all its mails are in doubt together. Where nothing can clear up such a doubt, few."""
+    one_sender: bool = False
+    """Its mails share sender and campaign, which the provider takes once per call."""
+
+
+@dataclass(frozen=True, slots=True)
 class Traits:
     """One provider. `codes` are looked up before the HTTP status; they are what `code_at` leads
     to in the JSON body of an error: keys from the outside in, `0` for the first of a list."""
@@ -64,6 +79,11 @@ class Traits:
     """Takes our message's id along and brings it back in its webhooks; else the Message-ID does."""
     idempotent_seconds: float = 0.0
     """How long a repeated call with the same key is answered with the first result."""
+    batch: Batch | None = None
+    no_batch: str = ""
+    """Without `batch`: why its calls carry one mail each."""
+    counts_calls: bool = False
+    """What its rate limit counts: calls, however many mails they carry, or mails."""
 
 
 TRAITS: Mapping[str, Traits] = {
@@ -94,6 +114,8 @@ TRAITS: Mapping[str, Traits] = {
             "InvalidParameterValue": _REFUSED,
             "ValidationException": _REFUSED,
         },
+        # https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendBulkEmail.html
+        no_batch="SendBulkEmail takes a template and values, not made mails",
     ),
     "postmark": Traits(
         "anymail.backends.postmark.EmailBackend",
@@ -114,14 +136,23 @@ TRAITS: Mapping[str, Traits] = {
             "429": _SLOWER,
             "1235": _CLOSED,  # message stream not found
         },
+        # https://postmarkapp.com/developer/user-guide/send-email-with-api/batch-emails; its log
+        # is searched by metadata, so a doubt is cleared up within minutes.
+        batch=Batch(messages=500, size=50_000_000, in_doubt=500),
     ),
     "sendgrid": Traits(
         "anymail.backends.sendgrid.EmailBackend",
         statuses={403: _SENDER},  # no verified sender identity
+        # https://www.twilio.com/docs/sendgrid/for-developers/sending-email/personalizations: a
+        # body of one's own only by substitutions, 10,000 bytes of them at most for each mail.
+        no_batch="one body per call; what may differ is too small for a mail",
     ),
     "mailgun": Traits(
         "anymail.backends.mailgun.EmailBackend",
         statuses={404: _SENDER},  # the sender's domain is not one of this account
+        # https://documentation.mailgun.com/docs/mailgun/user-manual/sending-messages/batch-sending
+        # names no way to a Message-ID for each recipient, by which its log is searched here.
+        no_batch="one Message-ID for all mails of a call",
     ),
     "brevo": Traits(
         "delivery.backends.keyed.BrevoBackend",
@@ -133,6 +164,8 @@ TRAITS: Mapping[str, Traits] = {
             "permission_denied": _CLOSED,
         },
         idempotent_seconds=30 * 60,
+        # https://developers.brevo.com/docs/batch-send-transactional-emails
+        batch=Batch(messages=1_000, size=20_000_000, in_doubt=200, one_sender=True),
     ),
     "resend": Traits(
         "delivery.backends.keyed.ResendBackend",
@@ -152,11 +185,24 @@ TRAITS: Mapping[str, Traits] = {
         },
         statuses={403: _SENDER},  # the domain is not verified
         idempotent_seconds=24 * _HOUR,
+        # https://resend.com/docs/dashboard/emails/batch-sending; its log cannot be searched, but a
+        # call is repeated under its key at once, see `delivery.httprun`.
+        batch=Batch(messages=100, size=40_000_000, in_doubt=100),
+        counts_calls=True,  # https://resend.com/docs/api-reference/rate-limit
     ),
     "mailersend": Traits(
-        "anymail.backends.mailersend.EmailBackend", secrets=("api_token",), has_metadata=False
+        "anymail.backends.mailersend.EmailBackend",
+        secrets=("api_token",),
+        has_metadata=False,
+        # https://developers.mailersend.com/api/v1/email.html#send-bulk-emails
+        no_batch="takes a bulk call first and says later, elsewhere, which mails it has refused",
     ),
-    "mailjet": Traits("anymail.backends.mailjet.EmailBackend", secrets=("api_key", "secret_key")),
+    "mailjet": Traits(
+        "anymail.backends.mailjet.EmailBackend",
+        secrets=("api_key", "secret_key"),
+        # https://dev.mailjet.com/email/guides/send-api-v31/: no log that is searched here.
+        batch=Batch(messages=50, size=15_000_000, in_doubt=50),
+    ),
     "sparkpost": Traits(
         "anymail.backends.sparkpost.EmailBackend",
         code_at=("errors", 0, "code"),
@@ -165,6 +211,8 @@ TRAITS: Mapping[str, Traits] = {
             "1902": _REFUSED,  # message generation rejected
         },
         statuses={420: _QUOTA},
+        # https://developers.sparkpost.com/api/transmissions/: a transmission has one content.
+        no_batch="one body per call, and no answer for each recipient",
     ),
     "postal": Traits(
         "anymail.backends.postal.EmailBackend",
@@ -185,6 +233,8 @@ TRAITS: Mapping[str, Traits] = {
             "TooManyToAddresses": _REFUSED,
             "ValidationError": _REFUSED,
         },
+        # https://github.com/postalserver/postal/blob/main/app/controllers/legacy_api/send_controller.rb
+        no_batch="one body per call",
     ),
 }
 

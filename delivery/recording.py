@@ -12,12 +12,12 @@ from common.bell import ring
 from common.postgres import insist
 from delivery import transitions
 from delivery.bounces import RETURNED
-from delivery.handover import Handed
 from delivery.journal import Journal
 from delivery.models import Message
 from delivery.providers import TRAITS
 from delivery.states import MessageState, Reason
 from delivery.transitions import Settled
+from delivery.turns import Handed
 from delivery.verdicts import Blame, Outcome, Verdict
 
 logger = logging.getLogger(__name__)
@@ -59,11 +59,16 @@ def settled_by(handed: Handed) -> Settled:
 
 def settled(message: Message, attempt: int, verdict: Verdict) -> Settled:
     """The move a verdict means, by the retry policy of the config file and what the message's
-    provider promises. `message` as it was claimed; `attempt` the one the verdict is about."""
+    provider promises. `message` as it was handed over; `attempt` the one the verdict is about."""
     move = _in_doubt(message, attempt, verdict) if _is_doubtful(message, verdict) else None
     move = move or _known(message, attempt, verdict)
     bounce = verdict.bounce if verdict.bounce in RETURNED else None
-    return replace(move, verdict=verdict.outcome.value, bounce=bounce or "")
+    return replace(
+        move,
+        verdict=verdict.outcome.value,
+        bounce=bounce or "",
+        address=message.email_normalized,
+    )
 
 
 def _is_doubtful(message: Message, verdict: Verdict) -> bool:

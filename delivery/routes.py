@@ -3,7 +3,7 @@ environment."""
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,11 +16,13 @@ from django.core.mail.backends.base import BaseEmailBackend
 from django.utils.module_loading import import_string
 
 from delivery.backends.http import guarded
-from delivery.models import Provider
+from delivery.models import Message, Provider
 from delivery.providers import TRAITS, Traits
+from delivery.states import Stream
 
 SANDBOX = "delivery.backends.sandbox.SandboxBackend"
 SMTP = "delivery.backends.smtp.SMTPBackend"
+IN_A_BATCH = "+batch"
 
 _SHORTEST_SECRET = 6
 _SES_HOST = re.compile(r"email\.([a-z0-9-]+)\.amazonaws\.com")
@@ -41,7 +43,7 @@ class Route:
     concurrency: int = 1
     """Hand-overs at once, in one process."""
     batch_size: int = 1
-    """Messages per `send_messages` call; above one only where a call is all or nothing."""
+    """Messages per call."""
 
     def redacted(self, text: str) -> str:
         """The text without our secrets, which some servers quote."""
@@ -54,6 +56,25 @@ class Route:
     def backend(self) -> str:
         """The import path of the Django e-mail backend."""
         return self.traits.backend
+
+    @property
+    def is_http(self) -> bool:
+        """Whether `GuardedBackend` makes its calls."""
+        return issubclass(import_string(self.backend), AnymailRequestsBackend)
+
+    def goes_alone(self, message: Message) -> bool:
+        """Whether its call carries no other mail. Who waits for a receipt must not be left in
+        doubt because of a neighbour, and a repeated call has to be the first one's twin."""
+        is_many = self.batch_size > 1 and self.traits.batch is not None
+        marketing = message.stream == Stream.MARKETING
+        return not (is_many and marketing and message.replay_until is None)
+
+    def way_of(self, message: Message) -> str:
+        """What is remembered of the message's way: what a doubt means depends on it. The key of a
+        call that carried many mails protects none of them on its own."""
+        if self.goes_alone(message) or not self.traits.idempotent_seconds:
+            return self.backend
+        return f"{self.backend}{IN_A_BATCH}"
 
     def connection(self) -> BaseEmailBackend:
         """A fresh, closed connection."""
@@ -75,14 +96,24 @@ def route_of(provider: Provider) -> Route:
 def _route_of(provider: Provider) -> Route:
     limit = provider.rate_limit or settings.EMAILAUTO.provider.rate_limit
     if provider.backend == Provider.Backend.CONFIGURED:
-        return _configured(limit, provider.concurrency)
+        route = _configured(limit, provider.concurrency)
+        if not route.traits.batch:
+            return route
+        return replace(route, batch_size=_batch_size(route.traits, provider.batch_size))
     if provider.backend == Provider.Backend.SANDBOX:
         return _sandbox(limit)
     names = [name.strip() for name in provider.secret_env.split(",") if name.strip()]
     if provider.backend == Provider.Backend.SMTP:
         (url,) = _secrets(names, 1)
         return _smtp(url, limit, provider.concurrency)
-    return _anymail(provider.backend, names, provider.api_url, limit, provider.concurrency)
+    route = _anymail(provider.backend, names, provider.api_url, limit, provider.concurrency)
+    return replace(route, batch_size=_batch_size(route.traits, provider.batch_size))
+
+
+def _batch_size(traits: Traits, wanted: int | None) -> int:
+    if traits.batch is None:
+        return 1
+    return min(wanted or traits.batch.in_doubt, traits.batch.messages)
 
 
 def configured_backend() -> str:

@@ -12,8 +12,8 @@ from django.db import connection
 from django.db.models import F
 from django.db.models.functions import Extract, Now
 
-from delivery.handover import Handed
 from delivery.models import Provider, SenderPause
+from delivery.turns import Handed
 from delivery.verdicts import Blame
 
 Key = tuple[int, str]

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import Case, F, Q, Value, When
 from django.db.models.functions import Now
 
 from common.bell import ring
@@ -24,6 +24,9 @@ _FRESH: dict[str, Any] = {
     "crashes": 0,
     "due_at": Now(),
     "replay_until": None,
+    # What its provider rejected it does not have: the id it gave is of nothing, and no proof.
+    "esp_id": Case(When(rejected_at__isnull=False, then=Value("")), default=F("esp_id")),
+    "rejected_at": None,
 }
 
 

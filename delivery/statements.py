@@ -1,18 +1,24 @@
 """The statements behind `delivery.transitions`."""
 
-# What feedback has told already: the provider has the message, whatever the worker knows.
-_PROVEN = (
-    "(m.esp_id <> '' OR LEAST(m.delivered_at, m.opened_at, m.clicked_at, m.bounced_at,"
-    " m.complained_at) IS NOT NULL)"
+# What feedback has told already: it has come to somebody; or the provider took it and did not send
+# it. In either case the provider has the message, whatever the worker knows.
+_ARRIVED = (
+    "LEAST(m.delivered_at, m.opened_at, m.clicked_at, m.bounced_at, m.complained_at) IS NOT NULL"
+)
+REJECTED = f"(m.rejected_at IS NOT NULL AND NOT {_ARRIVED})"
+_PROVEN = f"(m.esp_id <> '' OR m.rejected_at IS NOT NULL OR {_ARRIVED})"
+_PROVEN_STATE = f"CASE WHEN {REJECTED} THEN 'failed' ELSE 'sent' END"
+_PROVEN_REASON = f"CASE WHEN {REJECTED} THEN 'refused' ELSE '' END"
+_PROVEN_SENT_AT = (
+    f"CASE WHEN {REJECTED} THEN NULL ELSE coalesce(m.sent_at, statement_timestamp()) END"
 )
 
 # Proof may have come while it waited: then it is sent, and nobody's to hand over.
 _CLAIM = f"""
     UPDATE delivery_message AS m
-    SET state = CASE WHEN {_PROVEN} THEN 'sent' ELSE 'claimed' END,
-        reason = CASE WHEN {_PROVEN} THEN '' ELSE m.reason END,
-        sent_at = CASE WHEN {_PROVEN} THEN coalesce(m.sent_at, statement_timestamp())
-                       ELSE m.sent_at END,
+    SET state = CASE WHEN {_PROVEN} THEN {_PROVEN_STATE} ELSE 'claimed' END,
+        reason = CASE WHEN {_PROVEN} THEN {_PROVEN_REASON} ELSE m.reason END,
+        sent_at = CASE WHEN {_PROVEN} THEN {_PROVEN_SENT_AT} ELSE m.sent_at END,
         lease_owner = CASE WHEN {_PROVEN} THEN '' ELSE %(owner)s END,
         lease_until = CASE WHEN {_PROVEN} THEN NULL
                            ELSE statement_timestamp() + %(lease)s * interval '1 second' END
@@ -53,10 +59,9 @@ REFUSE = f"""
 
 # Back to the queue, unless it turns out that the provider has it.
 _QUEUED = f"""
-    SET state = CASE WHEN {_PROVEN} THEN 'sent' ELSE 'queued' END,
-        reason = CASE WHEN {_PROVEN} THEN '' ELSE m.reason END,
-        sent_at = CASE WHEN {_PROVEN} THEN coalesce(m.sent_at, statement_timestamp())
-                       ELSE m.sent_at END,
+    SET state = CASE WHEN {_PROVEN} THEN {_PROVEN_STATE} ELSE 'queued' END,
+        reason = CASE WHEN {_PROVEN} THEN {_PROVEN_REASON} ELSE m.reason END,
+        sent_at = CASE WHEN {_PROVEN} THEN {_PROVEN_SENT_AT} ELSE m.sent_at END,
         lease_owner = '', lease_until = NULL
 """
 
@@ -95,17 +100,18 @@ SETTLE = f"""
     WITH outcome AS (
         SELECT * FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[],
                              %s::float8[], %s::bool[], %s::text[], %s::float8[], %s::text[],
-                             %s::text[], %s::bool[])
+                             %s::text[], %s::bool[], %s::bytea[])
              AS s (id, attempt, state, reason, detail, esp_id, delay, failed, verdict, replayable,
-                   bounce, request, never_begun)
+                   bounce, request, never_begun, address_hash)
     ), locked AS (
         SELECT m.id FROM delivery_message AS m JOIN outcome AS s USING (id)
         WHERE m.attempts = s.attempt AND m.state IN ('dispatching', 'unknown')
         ORDER BY m.id FOR NO KEY UPDATE OF m
     ), moved AS (
         UPDATE delivery_message AS m
-        SET state = CASE WHEN {_PROVEN} THEN 'sent' ELSE s.state END,
-            reason = CASE WHEN {_PROVEN} THEN '' ELSE s.reason END, detail = s.detail,
+        SET state = CASE WHEN {_PROVEN} THEN {_PROVEN_STATE} ELSE s.state END,
+            reason = CASE WHEN {_PROVEN} THEN {_PROVEN_REASON} ELSE s.reason END,
+            detail = s.detail,
             esp_id = CASE WHEN s.esp_id = '' THEN m.esp_id ELSE s.esp_id END,
             failures = m.failures + s.failed::int,
             replay_until = CASE
@@ -113,15 +119,16 @@ SETTLE = f"""
                     m.replay_until, m.handed_over_at + s.replayable * interval '1 second')
                 WHEN s.never_begun THEN m.replay_until END,
             due_at = statement_timestamp() + s.delay * interval '1 second',
-            sent_at = CASE WHEN s.state = 'sent' OR {_PROVEN}
+            sent_at = CASE WHEN {REJECTED} THEN NULL WHEN s.state = 'sent' OR {_PROVEN}
                            THEN statement_timestamp() ELSE m.sent_at END,
             lease_owner = '', lease_until = NULL
         FROM outcome AS s JOIN locked USING (id)
         WHERE m.id = s.id
         RETURNING m.id, m.email, m.email_normalized
     ), logged AS (
-        INSERT INTO delivery_attempt (message_id, number, provider_id, verdict, detail, request)
-        SELECT s.id, s.attempt, m.provider_id, s.verdict, s.detail, s.request
+        INSERT INTO delivery_attempt
+            (message_id, number, provider_id, verdict, detail, request, address_hash)
+        SELECT s.id, s.attempt, m.provider_id, s.verdict, s.detail, s.request, s.address_hash
         FROM outcome AS s JOIN delivery_message AS m ON m.id = s.id
         WHERE m.provider_id IS NOT NULL AND s.verdict <> ''
         ON CONFLICT DO NOTHING
@@ -132,7 +139,7 @@ SETTLE = f"""
         FROM outcome AS s JOIN moved USING (id) WHERE s.bounce <> '' ORDER BY s.id
         ON CONFLICT (message_id, bounce_class) DO UPDATE SET
             last_at = statement_timestamp(), detail = excluded.detail, email = excluded.email,
-            email_normalized = excluded.email_normalized,
+            email_normalized = excluded.email_normalized, retry_at = NULL,
             is_applied = b.is_applied AND excluded.bounce_class NOT IN ('hard', 'owner_changed')
                          AND b.email_normalized = excluded.email_normalized
     )
@@ -144,12 +151,13 @@ MAX_CRASHES = 3
 
 # In doubt it is not ours to call dead.
 _BURIED = f"""
-    SET state = CASE WHEN {_PROVEN} THEN 'sent' WHEN m.crashes + 1 < {MAX_CRASHES} THEN 'queued'
+    SET state = CASE WHEN {_PROVEN} THEN {_PROVEN_STATE}
+                     WHEN m.crashes + 1 < {MAX_CRASHES} THEN 'queued'
                      WHEN m.replay_until IS NULL THEN 'dead' ELSE 'unknown' END,
-        reason = CASE WHEN {_PROVEN} THEN '' WHEN m.crashes + 1 < {MAX_CRASHES} THEN m.reason
+        reason = CASE WHEN {_PROVEN} THEN {_PROVEN_REASON}
+                      WHEN m.crashes + 1 < {MAX_CRASHES} THEN m.reason
                       WHEN m.replay_until IS NULL THEN 'crashed' ELSE 'outcome_unknown' END,
-        sent_at = CASE WHEN {_PROVEN} THEN coalesce(m.sent_at, statement_timestamp())
-                       ELSE m.sent_at END,
+        sent_at = CASE WHEN {_PROVEN} THEN {_PROVEN_SENT_AT} ELSE m.sent_at END,
         crashes = m.crashes + 1, lease_owner = '', lease_until = NULL
 """
 

@@ -4,6 +4,7 @@ A token names the message, and for a click the link; it holds no address and no 
 cannot be made without the key. What is made here is the same on every call.
 """
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from html import escape
@@ -21,6 +22,7 @@ from delivery.states import Stream
 
 _CLICK = "click"
 _OPEN = "open"
+_KEPT_IDS = 1_024
 
 _PIXEL = (
     '<img src="{url}" width="1" height="1" alt="" '
@@ -57,13 +59,15 @@ def tracked(html: str, message_id: UUID) -> Tracked:
         url = destination(href)
         if url is None:
             return None
-        links[link_id(url)] = url
-        return click_url(message_id, link_id(url))
+        link = link_id(url)
+        links[link] = url
+        return click_url(message_id, link)
 
     pixel = _PIXEL.format(url=escape(open_url(message_id)))
     return Tracked(exchange_links(html, replace, last=pixel), links)
 
 
+@functools.lru_cache(maxsize=_KEPT_IDS)
 def link_id(url: str) -> UUID:
     """The id of a destination: 122 bits of its SHA-256, as a UUID of version 8 (RFC 9562)."""
     digest = bytearray(hashlib.sha256(url.encode()).digest()[:16])

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from django.db import connection
 
+from common.addresses import address_hash
 from delivery import statements
 from delivery.models import Message
 from delivery.states import MessageState, Reason
@@ -69,6 +70,9 @@ class Settled:
     """The class of the receiving server's answer, where it was the receiver that answered."""
     request: str = ""
     """What was asked of the provider, for the log of attempts."""
+    address: str = ""
+    """The normal form of the address it was handed over to; the log keeps its hash, by which what
+    comes back later is believed."""
     never_begun: bool = False
     """Nothing was handed over; what an earlier hand-over left in doubt stays so."""
 
@@ -166,6 +170,7 @@ def settle(settled: Sequence[Settled]) -> set[UUID]:
         [s.bounce for s in settled],
         [s.request for s in settled],
         [s.never_begun for s in settled],
+        [address_hash(s.address) if s.address else None for s in settled],
     )
     return {message_id for (message_id,) in _run(statements.SETTLE, columns)}
 

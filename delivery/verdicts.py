@@ -5,16 +5,13 @@ may be tried again. Whatever is not understood is `UNKNOWN`.
 """
 
 import json
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 
-import requests
 from anymail.exceptions import AnymailError, AnymailRecipientsRefused, AnymailRequestsAPIError
-from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
 
 from common.addresses import mask_addresses
 from delivery.bounces import BounceClass, classify_reply, not_hard
@@ -117,7 +114,7 @@ def verdict_of(error: BaseException, traits: Traits, *, posted: bool = True) -> 
 def _verdict_of(error: BaseException, traits: Traits, posted: bool) -> Verdict:
     if isinstance(error, HandoverError):
         return error.verdict
-    if isinstance(error, AnymailRequestsAPIError):
+    if isinstance(error, AnymailRequestsAPIError) and error.response is not None:
         return _of_request(error, traits)
     if isinstance(error, AnymailRecipientsRefused):
         return Verdict(Outcome.PERMANENT, "the provider refused the recipient", own_fault=True)
@@ -194,6 +191,14 @@ def of_answer(
     return _verdict(answer, f"HTTP {status} {code}: {body}", wait)
 
 
+def storable(esp_id: object) -> str:
+    """The provider's name for a mail, as far as it can be stored."""
+    text = esp_id if isinstance(esp_id, str) else ""
+    if text.isprintable():
+        return text[:200]
+    return "".join(character for character in text if character.isprintable())[:200]
+
+
 def retry_after(header: str | None) -> float | None:
     """Seconds to wait by a Retry-After header (seconds or HTTP date), clamped; None if absent.
 
@@ -246,25 +251,10 @@ def _verdict(answer: Answer, detail: str, wait: float | None) -> Verdict:
 
 
 def _of_request(error: AnymailRequestsAPIError, traits: Traits) -> Verdict:
-    if error.response is None:
-        return _of_request_failure(error)
     response = error.response
     # Not `text`: the charset is the server's to invent.
     body = response.content.decode("utf-8", "replace")
     return of_answer(response.status_code, response.headers, body, traits)
-
-
-def _of_request_failure(error: AnymailRequestsAPIError) -> Verdict:
-    cause = error.__cause__ or error.__context__
-    if isinstance(cause, requests.exceptions.SSLError | requests.exceptions.ConnectTimeout):
-        return of_connection(cause)
-    if isinstance(cause, requests.exceptions.ConnectionError):
-        inner = cause.args[0] if cause.args else None
-        reason = inner.reason if isinstance(inner, MaxRetryError) else inner
-        if isinstance(reason, NewConnectionError | ConnectTimeoutError | ssl.SSLError):
-            return of_connection(reason)
-    # Read timeouts, resets, closed keep-alive connections: the request may have been read.
-    return Verdict(Outcome.UNKNOWN, f"no answer: {type(cause or error).__name__}")
 
 
 def _code(body: str, traits: Traits) -> str:

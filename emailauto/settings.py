@@ -61,8 +61,8 @@ SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", default=[])
 # Keys the hashes by which suppressed addresses are found again. It can never be rotated without
 # losing them, hence apart from SECRET_KEY.
 ADDRESS_HASH_KEY = _secret("ADDRESS_HASH_KEY")
-# `user:password` of HTTP Basic on /webhooks/…; several, comma-separated, while rotating.
-# Empty = every webhook is refused.
+# `user:password` of HTTP Basic on /webhooks/…, from which each provider's own follows; several,
+# comma-separated, while rotating. Empty = the webhooks of providers that do not sign are refused.
 WEBHOOK_SECRET: list[str] = env.list("WEBHOOK_SECRET", default=[])
 # By what the providers that sign their calls are recognised; see docs/webhooks.md. Lists for the
 # same reason, and empty means the same, for one provider.
@@ -225,7 +225,8 @@ if BOUNCE_MAILBOX_URL:
     CELERY_BEAT_SCHEDULE["bounce-mailbox"] = {
         "task": "webhooks.poll_bounces",
         "schedule": BOUNCE_MAILBOX_SECONDS,
-        "options": {"queue": "maintenance", "expires": max(BOUNCE_MAILBOX_SECONDS, 10.0)},
+        # Mail servers take their time, and not that of the sweep.
+        "options": {"queue": "bulk", "expires": max(BOUNCE_MAILBOX_SECONDS, 10.0)},
     }
 ANYMAIL = {"REQUESTS_TIMEOUT": (5, 30)}
 

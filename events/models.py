@@ -139,6 +139,12 @@ class Event(models.Model):
         ]
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["due_at", "id"], name="event_due", condition=Q(state="pending")),
+            # So few that a claim of theirs must not look through the whole inbox.
+            models.Index(
+                fields=["due_at", "id"],
+                name="event_retried",
+                condition=Q(state="pending", attempts__gt=0),
+            ),
             models.Index(fields=["id"], name="event_dead", condition=Q(state="dead")),
             models.Index(
                 fields=["contact_id", "type", "occurred_at"],

@@ -1,4 +1,4 @@
-"""The admin's first page: what is going on, and what needs somebody. Eleven queries."""
+"""The admin's first page: what is going on, and what needs somebody. Sixteen queries."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -20,12 +20,17 @@ from delivery.routes import configured_backend
 from delivery.states import DEAD_LETTER_STATES, DUE_STATES, MessageState, Reason
 from events.models import Event
 from events.states import EventState
+from monitoring import waiting
 from monitoring.services import SWEEP, idle_seconds
+from webhooks.models import BounceMailbox
+from webhooks.states import OutgoingState, ReceiptState
 
 _DAY = timedelta(hours=24)
 _RECENT = 8
 # A worker whose sweep is this late makes no progress.
 _LATE_SECONDS = 60.0
+# A mail server may be restarted.
+_MAILBOX_FAILURES = 3
 _MOST_SHOWN = 100
 _ON_CAMPAIGNS_PAGES = (Reason.CAMPAIGN_PAUSED, Reason.CAMPAIGN_STOPPED)
 
@@ -47,6 +52,7 @@ def dashboard(request: HttpRequest, context: Context) -> Context:
         "stops": list(Switch.objects.exclude(reason__in=_ON_CAMPAIGNS_PAGES)),
         "way_out": _way_out(),
         "worker_is_late": idle is None or idle > _LATE_SECONDS,
+        "mailbox": _failing_mailbox(),
     }
 
 
@@ -109,8 +115,32 @@ def _attention() -> list[Context]:
             _list("events_event", state__exact=EventState.DEAD.value),
             "ea-alarm",
         ),
+        (
+            "dead receipts: feedback that was not applied",
+            waiting.receipts()[ReceiptState.DEAD].count,
+            _list("webhooks_receipt", state__exact=ReceiptState.DEAD.value),
+            "ea-alarm",
+        ),
+        (
+            "dead outgoing deliveries",
+            waiting.outgoing_deliveries()[OutgoingState.DEAD].count,
+            _list("webhooks_outgoingdelivery", state__exact=OutgoingState.DEAD.value),
+            "ea-alarm",
+        ),
+        (
+            "lists at providers not read",
+            waiting.lists().failing,
+            _list("webhooks_poll"),
+            "ea-care",
+        ),
     ]
     return [_number(*entry) for entry in found if entry[1]]
+
+
+def _failing_mailbox() -> BounceMailbox | None:
+    """The bounce mailbox while it cannot be read; bounces over SMTP do not arrive meanwhile."""
+    mailbox = waiting.mailbox()
+    return mailbox if mailbox is not None and mailbox.failures >= _MAILBOX_FAILURES else None
 
 
 def _now() -> list[Context]:

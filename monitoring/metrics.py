@@ -5,7 +5,7 @@ A scrape has to stay cheap over millions of rows: what is counted has a partial 
 counted up to `MOST`. What has none (processed events, sent messages) is not counted at all.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from django.db import connection
@@ -15,13 +15,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from common.clock import now
 from delivery.states import MessageState
 from events.models import Consumer, Event, Rejection
 from events.states import EventState, RefusalCode
+from monitoring import waiting
 from monitoring.services import REPAIRS, SWEEP, idle_seconds
+from monitoring.waiting import MOST, Waiting
 
-MOST = 100_000
-"""A count that is this high says: so many, or more."""
 _MOST_CONSUMERS = 1_000
 
 # By the partial index that finds them: the count of one state alone would look at all those of
@@ -43,7 +44,7 @@ _PARTITION = ("broker", "queue", "partition")
 
 
 def exposition() -> bytes:
-    """Every metric in Prometheus' text format. About twenty queries, whatever there is."""
+    """Every metric in Prometheus' text format. About thirty queries, whatever there is."""
     return generate_latest(_registry)
 
 
@@ -54,6 +55,10 @@ class _Numbers(Collector):
         yield from _events()
         yield from _consumers()
         yield _messages()
+        yield from _lanes()
+        yield from _feedback()
+        yield from _lists()
+        yield from _mailbox()
         yield _since(
             "emailauto_worker_idle_seconds",
             "Since the last sweep of any worker; NaN: there was none",
@@ -147,6 +152,108 @@ def _count_messages(states: Sequence[MessageState]) -> dict[str, int]:
     with connection.cursor() as cursor:
         cursor.execute(_COUNT_MESSAGES, [[state.value for state in states], MOST])
         return dict(cursor.fetchall())
+
+
+def _lanes() -> Iterator[Metric]:
+    found = waiting.lanes()
+    yield _counts(
+        "emailauto_lane_due",
+        f"What is due in a lane, waiting or in a worker's hands; counted up to {MOST}",
+        "lane",
+        found,
+    )
+    yield _seconds(
+        "emailauto_lane_oldest_due_seconds",
+        "For how long what has been due longest in a lane waits; 0: nothing is",
+        "lane",
+        found,
+    )
+
+
+def _feedback() -> Iterator[Metric]:
+    receipts, deliveries = waiting.receipts(), waiting.outgoing_deliveries()
+    answers = waiting.answers()
+    yield _counts(
+        "emailauto_receipts",
+        f"What providers told and is not applied; counted up to {MOST}",
+        "state",
+        receipts,
+    )
+    yield GaugeMetricFamily(
+        "emailauto_receipts_oldest_due_seconds",
+        "For how long the receipt that has been due longest waits; 0: none does",
+        value=max(found.seconds for found in receipts.values()),
+    )
+    yield GaugeMetricFamily(
+        "emailauto_answers",
+        f"What servers said at the hand-over and is not acted on; counted up to {MOST}",
+        value=answers.count,
+    )
+    yield GaugeMetricFamily(
+        "emailauto_answers_oldest_seconds",
+        "For how long the first of these answers waits; 0: none does",
+        value=answers.seconds,
+    )
+    yield _counts(
+        "emailauto_outgoing_deliveries",
+        f"News for outgoing webhooks that are not told; counted up to {MOST}",
+        "state",
+        deliveries,
+    )
+    yield GaugeMetricFamily(
+        "emailauto_outgoing_oldest_due_seconds",
+        "For how long the delivery that has been due longest waits, switched off or not; 0: none",
+        value=deliveries["pending"].seconds,
+    )
+
+
+def _lists() -> Iterator[Metric]:
+    lists = waiting.lists()
+    family = GaugeMetricFamily(
+        "emailauto_polls", "Providers' lists by how their latest reading went", labels=["state"]
+    )
+    for state in ("read", "failing", "never"):
+        family.add_metric([state], getattr(lists, state))
+    yield family
+    yield GaugeMetricFamily(
+        "emailauto_polls_oldest_ok_seconds",
+        "Since the list was read to its end that waits longest; NaN: none ever was",
+        value=float("nan") if lists.oldest is None else lists.oldest,
+    )
+
+
+def _mailbox() -> Iterator[Metric]:
+    """Nothing without a bounce mailbox."""
+    mailbox = waiting.mailbox()
+    if mailbox is None:
+        return
+    yield GaugeMetricFamily(
+        "emailauto_mailbox_failures",
+        "Readings of the bounce mailbox that failed in a row",
+        value=mailbox.failures,
+    )
+    age = float("nan")
+    if mailbox.last_ok_at is not None:
+        age = (now() - mailbox.last_ok_at).total_seconds()
+    yield GaugeMetricFamily(
+        "emailauto_mailbox_ok_seconds",
+        "Since the bounce mailbox was last read and emptied; NaN: it never was",
+        value=age,
+    )
+
+
+def _counts(name: str, text: str, label: str, found: Mapping[str, Waiting]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for value, amount in found.items():
+        family.add_metric([value], amount.count)
+    return family
+
+
+def _seconds(name: str, text: str, label: str, found: Mapping[str, Waiting]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for value, amount in found.items():
+        family.add_metric([value], amount.seconds)
+    return family
 
 
 def _fill(

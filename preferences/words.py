@@ -40,6 +40,7 @@ _LABELS: Mapping[str, Promise | str] = {
     "delivered_at": _("Delivered"),
     "opened_at": _("Opened"),
     "clicked_at": _("Clicked"),
+    "rejected_at": _("Not sent by the mail service"),
     "bounced_at": _("Came back"),
     "complained_at": _("Reported as spam"),
     "unsubscribed_at": _("Unsubscribed"),

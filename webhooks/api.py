@@ -1,4 +1,4 @@
-"""`POST /webhooks/<provider>/` as a view: what answers under a WSGI server.
+"""`POST /webhooks/<provider>/`, with or without a token, as a view: what answers under WSGI.
 
 `webhooks.asgi` gives the same answers, faster.
 """
@@ -23,11 +23,12 @@ class WebhookView(APIView):
     http_method_names = ["post"]
     schema = None
 
-    def post(self, request: Request, provider: str) -> HttpResponse:
+    def post(self, request: Request, provider: str, token: str = "") -> HttpResponse:
         if provider not in ADAPTERS:
             raise Http404
         # Of the plain request: `request.data` would parse the body and throw the bytes away.
-        reply = answer(provider, request.headers, partial(_read_body, request._request))
+        read_body = partial(_read_body, request._request)
+        reply = answer(provider, request.headers, read_body, token)
         return HttpResponse(reply.body, status=reply.status, headers=dict(reply.headers))
 
 

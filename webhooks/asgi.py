@@ -23,7 +23,7 @@ from webhooks.receipts import LANE, Kept, NewReceipt, keep, require_kept
 
 T = TypeVar("T")
 
-_PATH = re.compile(r"/webhooks/([a-z]+)/?")
+_PATH = re.compile(r"/webhooks/([a-z]+)(?:/([0-9a-f]{40}))?/?")
 # Beyond this a body is read on a thread: an array of a thousand would keep everybody waiting.
 _SMALL = 32 * 1024
 _BODY_SECONDS = 10.0
@@ -34,7 +34,7 @@ _MOST_ASKING = 64
 
 
 class Intake:
-    """The ASGI application of `/webhooks/<provider>/`."""
+    """The ASGI application of `/webhooks/<provider>/`, with or without a token."""
 
     def __init__(self) -> None:
         self._receipts: GroupCommit[NewReceipt, Kept] = GroupCommit(keep, LANE)
@@ -48,21 +48,21 @@ class Intake:
         return (
             scope["type"] == "http"
             and scope["method"] == "POST"
-            and _provider(scope) in ADAPTERS
+            and _place(scope)[0] in ADAPTERS
             and not is_redirected(scope)
         )
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        provider = _provider(scope)
+        provider, token = _place(scope)
         try:
-            reply = await self._reply(provider, scope, receive)
+            reply = await self._reply(provider, token, scope, receive)
         except Exception as error:  # noqa: BLE001 - whatever it is, the provider has to call again
             reply = refusal(provider, error)
         await write_reply(reply, send)
 
-    async def _reply(self, provider: str, scope: Message, receive: Receive) -> Reply:
+    async def _reply(self, provider: str, token: str, scope: Message, receive: Receive) -> Reply:
         headers = CaseInsensitiveMapping(headers_of(scope))
-        limit = admit(provider, headers).max_body
+        limit = admit(provider, headers, token).max_body
         body = await read_body(scope["headers"], receive, limit=limit, seconds=_BODY_SECONDS)
         call = Call(provider, headers, body, now())
         async with asyncio.timeout(_SECONDS):
@@ -91,6 +91,7 @@ async def _on(threads: ThreadPoolExecutor, function: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(threads, function)
 
 
-def _provider(scope: Message) -> str:
+def _place(scope: Message) -> tuple[str, str]:
+    """The provider and the token in the path, or nothing for either."""
     found = _PATH.fullmatch(scope["path"])
-    return found[1] if found else ""
+    return (found[1], found[2] or "") if found else ("", "")

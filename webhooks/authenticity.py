@@ -8,9 +8,10 @@ import base64
 import binascii
 import hmac
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
+from hashlib import sha256
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -26,14 +27,48 @@ _AHEAD = timedelta(minutes=15)
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 
-def has_basic_auth(headers: Mapping[str, str]) -> bool:
-    """Whether the call carries one of the `WEBHOOK_SECRET` pairs. None set: never."""
+def basic_auth_of(provider: str) -> Callable[[Mapping[str, str]], bool]:
+    """headers → whether they carry the credentials of this provider's webhooks."""
+    return partial(has_basic_auth, provider)
+
+
+def has_basic_auth(provider: str, headers: Mapping[str, str]) -> bool:
+    """Whether the call carries the provider's own pair, which follows from a `WEBHOOK_SECRET`, or
+    such a pair itself, which is good for all of them. None set: never."""
     scheme, _, encoded = headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "basic":
         return False
     given = from_base64(encoded.strip())
-    pairs = (entry.encode() for entry in settings.WEBHOOK_SECRET if is_pair(entry))
-    return given is not None and is_one_of(given, pairs)
+    secrets = _secrets()
+    pairs = (*secrets, *(own_pair(provider, secret) for secret in secrets))
+    return given is not None and is_one_of(given, (pair.encode() for pair in pairs))
+
+
+def own_pair(provider: str, secret: str) -> str:
+    """The `user:password` of this provider alone: whoever learns it learns no other's."""
+    return f"{provider}:{_derived('password', provider, secret)}"
+
+
+def own_path(provider: str, secret: str) -> str:
+    """The part of the provider's webhook URL that nobody can guess."""
+    return _derived("path", provider, secret)
+
+
+def is_own_path(provider: str, token: str) -> bool:
+    """Whether the token is that of the provider, by any of the secrets. None set: never."""
+    paths = (own_path(provider, secret).encode() for secret in _secrets())
+    return is_one_of(token.encode(), paths)
+
+
+def _secrets() -> list[str]:
+    return [entry for entry in settings.WEBHOOK_SECRET if is_pair(entry)]
+
+
+def _derived(purpose: str, provider: str, secret: str) -> str:
+    """160 bits; the same for as long as the secret is."""
+    return hmac.digest(secret.encode(), f"webhooks:{purpose}:{provider}".encode(), sha256)[
+        :20
+    ].hex()
 
 
 def is_pair(entry: str) -> bool:

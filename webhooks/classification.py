@@ -158,6 +158,10 @@ _KINDS = {
 }
 
 
+REJECTED: Meaning = (FeedbackKind.REJECTED, BounceClass.CONTENT)
+"""The provider had it and did not send it: it found a virus, or the mail could not be made."""
+
+
 def classify(table: Mapping[str, BounceClass], raw_type: object) -> BounceClass:
     """The class of a provider's raw type; one it invented since is `SOFT`, which harms nobody."""
     return table.get(raw_type, BounceClass.SOFT) if isinstance(raw_type, str) else BounceClass.SOFT

@@ -21,6 +21,7 @@ from suppression.services import (
     lock_addresses,
     suppress_addresses,
 )
+from webhooks.grants import Grants, grants_since
 from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.limits import addresses_to_judge, judge_addresses
 from webhooks.marks import Marked, mark
@@ -46,8 +47,9 @@ def apply_feedback(feedback: Sequence[Feedback]) -> list[dict[str, Any]]:
         matches = [_without_words(item) if item.is_forgotten else item for item in match(feedback)]
         judged = addresses_to_judge(matches)
         lock_addresses({*_named(matches), *map(address_hash, judged)}, shared=False)
-        _suppress(matches)
-        _withdraw(matches)
+        grants = grants_since(matches)
+        _suppress(matches, grants)
+        _withdraw(matches, grants)
         marked = mark(matches)
         judge_addresses(judged)
         news = news_of([item for item in matches if not item.is_forgotten], marked)
@@ -56,7 +58,7 @@ def apply_feedback(feedback: Sequence[Feedback]) -> list[dict[str, Any]]:
     forgotten = forgotten_addresses(
         address_hash(item.address.normalized) for item in feedback if item.address is not None
     )
-    return [_outcome(match, marked, forgotten) for match in matches]
+    return [_outcome(match, marked, grants, forgotten) for match in matches]
 
 
 def _without_words(match: Match) -> Match:
@@ -74,22 +76,27 @@ def _named(matches: Iterable[Match]) -> Iterator[bytes]:
             yield address_hash(item.message.contact.email_normalized)
 
 
-def _suppress(matches: Iterable[Match]) -> None:
+def _suppress(matches: Iterable[Match], grants: Grants) -> None:
     requests = []
     for item in matches:
-        if item.suppression is None or item.address is None:
+        if item.suppression is None or item.address is None or grants.outdate_suppression(item):
             continue
         scope, reason = item.suppression
         told = item.feedback
+        # What has been lifted since, by whomever, is not to come back by the same telling.
+        if told.is_repeated and item.address == told.address:
+            continue
         requests.append(SuppressionRequest(item.address, scope, reason, told.source, told.detail))
     suppress_addresses(requests)
 
 
-def _withdraw(matches: Iterable[Match]) -> None:
+def _withdraw(matches: Iterable[Match], grants: Grants) -> None:
     """Take back the consents that are not taken back yet, each once."""
     wanted: dict[tuple[int, int], ConsentChange] = {}
     for item in matches:
         message = item.message
+        if grants.outdate_withdrawal(item):
+            continue
         if item.withdraws and message is not None and message.topic is not None:
             wanted[message.contact_id, message.topic.pk] = ConsentChange(
                 message.contact,
@@ -104,17 +111,24 @@ def _withdraw(matches: Iterable[Match]) -> None:
     record_consents([c for key, c in wanted.items() if states.get(key) != ConsentState.WITHDRAWN])
 
 
-def _outcome(match: Match, marked: Marked, forgotten: Collection[bytes]) -> dict[str, Any]:
+def _outcome(
+    match: Match, marked: Marked, grants: Grants, forgotten: Collection[bytes]
+) -> dict[str, Any]:
     """What the receipt shows. No address: that stands in its body, which can be erased, and is
     as soon as it is applied where an effect says `FORGOTTEN`."""
     message, named = match.message, match.feedback.address
     effects = [match.moment] if match.moment and message is not None else []
     if message is not None and message.pk in marked.accepted:
         effects.append("sent")
-    if match.suppression is not None:
+    if message is not None and message.pk in marked.rejected:
+        effects.append("failed")
+    if grants.outdate_suppression(match):
+        effects.append("outdated")
+    elif match.suppression is not None:
         known = match.address is not None
         effects.append(f"suppressed:{match.suppression[0]}" if known else "no_address")
-    if match.withdraws and message is not None and message.topic is not None:
+    is_withdrawn = match.withdraws and not grants.outdate_withdrawal(match)
+    if is_withdrawn and message is not None and message.topic is not None:
         effects.append(f"withdrawn:{message.topic.key}")
     if match.is_forgotten or (named and address_hash(named.normalized) in forgotten):
         effects.append(FORGOTTEN)

@@ -13,10 +13,11 @@ from common.api import ApiError, error_body
 from common.clock import now
 from events.exchange import Reply
 from events.http import log_failure
-from webhooks.adapters import Adapter, CannotVerify, NotAuthentic
+from webhooks.adapters import Adapter, CannotVerify, Event, NotAuthentic
+from webhooks.authenticity import is_own_path
 from webhooks.providers import ADAPTERS
 from webhooks.reading import Malformed
-from webhooks.receipts import NewReceipt, keep_receipts
+from webhooks.receipts import NewReceipt, keep_receipts, whole_id
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +43,15 @@ class Call:
     received_at: datetime
 
 
-def admit(provider: str, headers: Mapping[str, str]) -> Adapter:
+def admit(provider: str, headers: Mapping[str, str], token: str = "") -> Adapter:
     """How the provider's calls are read; raises `NotAuthentic` when the body is not worth reading.
+    `token` is what stands behind the provider in the path, or nothing.
 
     To be asked before it is: a stranger must not hold anything by sending slowly.
     """
     adapter = ADAPTERS[provider]
+    if token and not is_own_path(provider, token):
+        raise NotAuthentic("Its path is not the one of this provider.")
     if not adapter.admits(headers):
         raise NotAuthentic("It brings no proof, or its provider is not set up here.")
     return adapter
@@ -55,20 +59,35 @@ def admit(provider: str, headers: Mapping[str, str]) -> Adapter:
 
 def read(call: Call) -> list[NewReceipt]:
     """What the call tells; raises `NotAuthentic`, `CannotVerify` or `Malformed`. No database; the
-    network only where the adapter's `waits` says so."""
+    network only where the adapter's `waits` says so.
+
+    An authentic call in a shape nobody has thought of is kept whole: some providers throw away
+    what is refused, and what it says can still be read by a later version.
+    """
     adapter = ADAPTERS[call.provider]
     adapter.verify(call.headers, call.body, call.received_at)
+    try:
+        events = adapter.events(call.headers, call.body)
+    except Malformed as error:
+        if not call.body.strip():
+            raise
+        logger.warning(
+            "webhook of an unknown shape", extra={"provider": call.provider, "why": str(error)}
+        )
+        events = [Event(whole_id(call.body), call.body)]
     content_type = call.headers.get("Content-Type", "")[:100]
-    return [
-        NewReceipt(call.provider, event.id, event.body, content_type)
-        for event in adapter.events(call.headers, call.body)
-    ]
+    return [NewReceipt(call.provider, event.id, event.body, content_type) for event in events]
 
 
-def answer(provider: str, headers: Mapping[str, str], read_body: Callable[[int], bytes]) -> Reply:
+def answer(
+    provider: str,
+    headers: Mapping[str, str],
+    read_body: Callable[[int], bytes],
+    token: str = "",
+) -> Reply:
     """The whole way, on the caller's thread. `read_body` takes the most bytes there may be."""
     try:
-        adapter = admit(provider, headers)
+        adapter = admit(provider, headers, token)
         call = Call(provider, headers, read_body(adapter.max_body), now())
         keep_receipts(read(call))
     except Exception as error:  # noqa: BLE001 - whatever it is, the provider has to call again
@@ -87,6 +106,7 @@ def refusal(provider: str, error: Exception) -> Reply:
         refused = ApiError("authentication_failed", _REFUSED, status_code=401)
         return _reply(refused, www_authenticate='Basic realm="webhooks"')
     if isinstance(error, Malformed):
+        logger.warning("webhook malformed", extra={"provider": provider, "why": str(error)})
         return _reply(ApiError("invalid", f"The body is {error}."))
     if isinstance(error, ApiError) and error.status_code not in _NOT_THEIR_FAULT:
         return _reply(error)

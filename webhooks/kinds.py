@@ -25,6 +25,8 @@ class FeedbackKind(StrEnum):
     """Not delivered yet; the provider goes on trying."""
     REFUSED = "refused"
     """Turned away in the hand-over itself: no provider has it."""
+    REJECTED = "rejected"
+    """The provider took it, looked at it and did not send it."""
     BOUNCED = "bounced"
     COMPLAINED = "complained"
     UNSUBSCRIBED = "unsubscribed"
@@ -64,6 +66,11 @@ class Feedback:
     scope: str = MARKETING
     """How far an unsubscribe reaches."""
     detail: str = ""
+    known_at: datetime | None = None
+    """When it was known at the latest, where that may be a while ago: what the person has asked
+    for since is not undone."""
+    is_repeated: bool = False
+    """It has been acted on before, as far as it could be without its message."""
 
     @property
     def names_a_message(self) -> bool:

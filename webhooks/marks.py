@@ -1,6 +1,7 @@
 """What feedback leaves on messages and their people: moments, bounces, engagement. Timestamps only
 ever move to an earlier moment, engagement to a later one, so that no order matters."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,8 +9,12 @@ from uuid import UUID
 
 from django.db import connection
 
+from delivery.statements import REJECTED
+from delivery.states import MessageState
 from webhooks.kinds import FeedbackKind
 from webhooks.matching import MOMENTS, Match
+
+logger = logging.getLogger(__name__)
 
 _ENGAGING = frozenset({FeedbackKind.OPENED, FeedbackKind.CLICKED})
 _COLUMNS = tuple(MOMENTS.values())
@@ -22,20 +27,20 @@ class Marked:
 
     accepted: frozenset[UUID]
     """Messages that became `sent` by it."""
+    rejected: frozenset[UUID]
+    """Messages that failed by it."""
     moments: frozenset[tuple[UUID, str]]
     """(message, column)."""
     bounces: frozenset[tuple[UUID, str]]
     """(message, bounce class)."""
 
 
-# A mail of which something came back was sent when it was handed over; not when the provider's
-# clock says, by which it may be years ago. In `dispatching` the worker that holds the message is
-# about to record the same, and the row is left to it; what is stored here tells recovery the truth
-# should that worker die.
+# In `dispatching` the worker that holds the message is about to record the same, and the state is
+# left to it; what is stored here tells recovery the truth should that worker die.
 _MARK = f"""
     WITH news AS (
-        SELECT * FROM unnest(%s::uuid[], %s::text[] {", %s::timestamptz[]" * (len(_COLUMNS) + 1)})
-               AS n (id, esp_id, {", ".join((_PROVEN, *_COLUMNS))})
+        SELECT * FROM unnest(%s::uuid[], %s::text[] {", %s::timestamptz[]" * len(_COLUMNS)})
+               AS n (id, esp_id, {", ".join(_COLUMNS)})
     ), locked AS (
         SELECT m.id, {", ".join(f"m.{column}" for column in _COLUMNS)}
         FROM delivery_message AS m JOIN news USING (id)
@@ -43,22 +48,35 @@ _MARK = f"""
     )
     UPDATE delivery_message AS m SET
         {", ".join(f"{column} = LEAST(m.{column}, n.{column})" for column in _COLUMNS)},
-        esp_id = CASE WHEN m.esp_id = '' THEN n.esp_id ELSE m.esp_id END,
-        sent_at = CASE WHEN m.state = 'dispatching' OR n.{_PROVEN} IS NULL THEN m.sent_at
-                       ELSE coalesce(m.sent_at, m.handed_over_at, statement_timestamp()) END
+        esp_id = CASE WHEN m.esp_id = '' THEN n.esp_id ELSE m.esp_id END
     FROM news AS n JOIN locked AS l USING (id)
     WHERE m.id = n.id
     RETURNING m.id, {", ".join(f"l.{column} IS NULL" for column in _COLUMNS)}
 """  # noqa: S608 - column names from the table above
 
 # From every other state proof wins: an `unknown` is cleared, and one that an operator queued
-# again in the meantime is not sent twice (a worker that has claimed it loses the row).
-_ACCEPT = """
-    UPDATE delivery_message
-    SET state = 'sent', reason = '', detail = '', lease_owner = '', lease_until = NULL
-    WHERE id = ANY(%s) AND state NOT IN ('sent', 'dispatching')
-    RETURNING id
-"""
+# again in the meantime is not sent twice (a worker that has claimed it loses the row). What the
+# provider rejected has failed, unless something shows that it went out all the same; what only
+# tells that the provider took it, or is still trying, says nothing against that.
+#
+# A mail of which something came back was sent when it was handed over; not when the provider's
+# clock says, by which it may be years ago.
+_SETTLE = f"""
+    WITH proven AS (
+        SELECT m.id, {REJECTED} AS is_rejected FROM delivery_message AS m WHERE m.id = ANY(%s)
+    )
+    UPDATE delivery_message AS m
+    SET state = CASE WHEN is_rejected THEN 'failed' ELSE 'sent' END,
+        reason = CASE WHEN is_rejected THEN 'refused' ELSE '' END, detail = '',
+        sent_at = CASE WHEN is_rejected THEN NULL
+                       ELSE coalesce(m.sent_at, m.handed_over_at, statement_timestamp()) END,
+        lease_owner = '', lease_until = NULL
+    FROM proven AS p
+    WHERE m.id = p.id AND m.state <> 'dispatching'
+          AND (m.state <> CASE WHEN is_rejected THEN 'failed' ELSE 'sent' END
+               OR (m.sent_at IS NULL) <> is_rejected)
+    RETURNING m.id, m.state
+"""  # noqa: S608 - a constant of `delivery.statements`
 
 # However often and in whatever order a message came back: once per class, with the first time and
 # the last. New is what nobody has acted on.
@@ -99,19 +117,27 @@ _ENGAGE = """
 
 def mark(matches: Sequence[Match]) -> Marked:
     """Write it all down; four statements at most. Must run inside a transaction."""
-    accepted, moments = _mark_messages(matches)
+    ends, moments = _mark_messages(matches)
     bounces = _note_bounces(matches)
     _engage(matches)
-    return Marked(accepted, moments, bounces)
+    accepted, rejected = (
+        frozenset(pk for pk, state in ends.items() if state == end)
+        for end in (MessageState.SENT, MessageState.FAILED)
+    )
+    for message_id in rejected:
+        # Somebody has to look at it: it is in the dead letters, and can be replayed from there.
+        logger.warning("rejected by its provider", extra={"message_uuid": str(message_id)})
+    return Marked(accepted, rejected, moments, bounces)
 
 
 def _mark_messages(
     matches: Iterable[Match],
-) -> tuple[frozenset[UUID], frozenset[tuple[UUID, str]]]:
+) -> tuple[dict[UUID, str], frozenset[tuple[UUID, str]]]:
+    """Message → the state it has come to; and the moments that are new."""
     rows, esp_ids = _first_moments(matches)
     if not rows:
-        return frozenset(), frozenset()
-    times = [[row.get(column) for row in rows.values()] for column in (_PROVEN, *_COLUMNS)]
+        return {}, frozenset()
+    times = [[row.get(column) for row in rows.values()] for column in _COLUMNS]
     proven = [message_id for message_id, row in rows.items() if _PROVEN in row]
     with connection.cursor() as cursor:
         cursor.execute(_MARK, [list(rows), [esp_ids[pk] for pk in rows], *times])
@@ -122,9 +148,9 @@ def _mark_messages(
             if was_empty and column in rows[pk]
         )
         if not proven:
-            return frozenset(), fresh
-        cursor.execute(_ACCEPT, [proven])
-        return frozenset(pk for (pk,) in cursor.fetchall()), fresh
+            return {}, fresh
+        cursor.execute(_SETTLE, [proven])
+        return dict(cursor.fetchall()), fresh
 
 
 def _first_moments(

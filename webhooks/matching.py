@@ -1,14 +1,15 @@
 """Which message a piece of feedback is about, and what follows from it."""
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from django.db.models import F, QuerySet
 
-from common.addresses import Address
+from common.addresses import Address, address_hash
 from delivery.bounces import FOR_GOOD, RETURNED, BounceClass, classify_reply, not_hard
-from delivery.models import Message, Provider
+from delivery.models import Attempt, Message, Provider
 from suppression.states import ALL, MARKETING, SuppressionReason
 from webhooks.kinds import Feedback, FeedbackKind
 
@@ -16,6 +17,7 @@ MOMENTS = {
     FeedbackKind.DELIVERED: "delivered_at",
     FeedbackKind.OPENED: "opened_at",
     FeedbackKind.CLICKED: "clicked_at",
+    FeedbackKind.REJECTED: "rejected_at",
     FeedbackKind.BOUNCED: "bounced_at",
     FeedbackKind.COMPLAINED: "complained_at",
     FeedbackKind.UNSUBSCRIBED: "unsubscribed_at",
@@ -40,16 +42,24 @@ class Match:
     message: Message | None
     bounce_class: BounceClass | None
     """Why it came back or was put off."""
+    was_given: bool = False
+    """Whether the address that is named is one the message was handed over to before."""
 
     @property
     def address(self) -> Address | None:
-        """The address the mail was sent to, which the contact may have changed since. Where it was
-        handed over more than once, the one that is named may be an earlier one."""
+        """The address the mail was sent to, which the contact may have changed since.
+
+        Where it was handed over more than once, the one that is named may be an earlier one. Any
+        other is not believed: what a bounce names, the server that returned it has written.
+        """
         message, named = self.message, self.feedback.address
-        if message is None or not message.email_normalized:
+        if message is None:
             return named
-        if named and (self.feedback.kind is FeedbackKind.REFUSED or message.attempts > 1):
+        # What is turned away in the hand-over itself names the address from our own records.
+        if named and (self.was_given or self.feedback.kind is FeedbackKind.REFUSED):
             return named
+        if not message.email_normalized:
+            return None
         return Address(message.email, message.email_normalized)
 
     @property
@@ -102,20 +112,71 @@ class Match:
 
 
 def match(feedback: Sequence[Feedback]) -> list[Match]:
-    """Each piece with its message. Three queries at most."""
+    """Each piece with its message. Four queries at most."""
     by_uuid = _find_by_uuid(feedback)
     strangers = [item for item in feedback if item.message_uuid not in by_uuid and item.esp_id]
     by_esp_id = _find_by_esp_id(strangers)
-    return [
-        Match(
-            item,
-            by_uuid.get(item.message_uuid)
-            or by_esp_id.get((item.source, item.esp_id))
-            or by_esp_id.get((Provider.Backend.CONFIGURED, item.esp_id)),
-            _bounce_class(item),
-        )
+    candidates = [
+        [by_uuid[item.message_uuid]]
+        if item.message_uuid in by_uuid
+        else by_esp_id.get((item.source, item.esp_id), [])
         for item in feedback
     ]
+    given = _given(zip(feedback, candidates, strict=True))
+    return [
+        _match(item, messages, item.message_uuid in by_uuid, given)
+        for item, messages in zip(feedback, candidates, strict=True)
+    ]
+
+
+def _match(
+    feedback: Feedback,
+    candidates: Sequence[Message],
+    is_ours: bool,
+    given: Mapping[UUID, Collection[bytes]],
+) -> Match:
+    """An id of ours is proof enough. One of the provider's is a number that another of its servers
+    or accounts may have given as well: the address has to agree, and for one message only."""
+    named = feedback.address
+    agreeing = [
+        message
+        for message in candidates
+        if is_ours or _is_address_of(named, message) or _was_given(message, named, given)
+    ]
+    message = agreeing[0] if len(agreeing) == 1 else None
+    was_given = message is not None and _was_given(message, named, given)
+    return Match(feedback, message, _bounce_class(feedback), was_given)
+
+
+def _is_address_of(named: Address | None, message: Message) -> bool:
+    return named is not None and named.normalized == message.email_normalized
+
+
+def _was_given(
+    message: Message, named: Address | None, given: Mapping[UUID, Collection[bytes]]
+) -> bool:
+    if named is None or _is_address_of(named, message):
+        return False
+    return address_hash(named.normalized) in given[message.pk]
+
+
+def _given(
+    pairs: Iterable[tuple[Feedback, Iterable[Message]]],
+) -> dict[UUID, set[bytes]]:
+    """The hashes of the addresses that messages were handed over to, for those of which another
+    one is named than they have. One query, and mostly none."""
+    doubtful = {
+        message.pk
+        for feedback, messages in pairs
+        for message in messages
+        if feedback.address is not None and not _is_address_of(feedback.address, message)
+    }
+    found: dict[UUID, set[bytes]] = {pk: set() for pk in doubtful}
+    if doubtful:
+        rows = Attempt.objects.filter(message__in=doubtful, address_hash__isnull=False)
+        for message_id, digest in rows.values_list("message", "address_hash"):
+            found[message_id].add(bytes(digest or b""))
+    return found
 
 
 def _bounce_class(feedback: Feedback) -> BounceClass | None:
@@ -132,21 +193,31 @@ def _find_by_uuid(feedback: Iterable[Feedback]) -> dict[UUID | None, Message]:
     return {message.pk: message for message in _messages().filter(pk__in=wanted)}
 
 
-def _find_by_esp_id(feedback: Sequence[Feedback]) -> dict[tuple[str, str], Message]:
+def _find_by_esp_id(feedback: Sequence[Feedback]) -> dict[tuple[str, str], list[Message]]:
+    """(source, the provider's id) → the messages that went out by that provider, or by the one the
+    environment configures, and have got that id."""
     if not feedback:
         return {}
     wanted = {item.esp_id for item in feedback}
     backends = {Provider.Backend.CONFIGURED, *(item.source for item in feedback)}
     providers = Provider.objects.filter(backend__in=backends)
     found = _messages().filter(provider__in=providers, esp_id__in=wanted).exclude(esp_id="")
+    by_backend: dict[tuple[str, str], list[Message]] = defaultdict(list)
     # Two reads, not one with OR, which no index would serve.
-    rows = found.annotate(backend=F("provider__backend"))
-    return {(message.backend, message.esp_id): message for message in rows}
+    for message in found.annotate(backend=F("provider__backend")):
+        by_backend[message.backend, message.esp_id].append(message)
+    return {
+        (source, esp_id): [
+            *by_backend.get((source, esp_id), ()),
+            *by_backend.get((Provider.Backend.CONFIGURED, esp_id), ()),
+        ]
+        for source, esp_id in {(item.source, item.esp_id) for item in feedback}
+    }
 
 
 # What is acted by, and what is told onwards. Loading it all would take longer than the rest.
 _NEEDED = (
-    *("id", "email", "email_normalized", "stream", "attempts", "depth", "contact_id", "topic_id"),
+    *("id", "email", "email_normalized", "stream", "depth", "contact_id", "topic_id"),
     *("origin_campaign", "origin_step", "esp_id"),
     *("contact__user_id", "contact__email", "contact__email_normalized", "contact__do_not_share"),
     "contact__erased_at",

@@ -18,6 +18,8 @@ from webhooks.kinds import PREFIX, FeedbackKind
 from webhooks.marks import Marked
 from webhooks.matching import Match
 
+_CAME_BACK = (FeedbackKind.BOUNCED, FeedbackKind.REJECTED)
+
 
 @dataclass(frozen=True, slots=True)
 class News:
@@ -67,7 +69,7 @@ def _is_bounce(match: Match) -> bool:
     """What is only put off, by the provider or by us, comes again."""
     if match.feedback.kind is FeedbackKind.REFUSED:
         return match.bounce_class in FOR_GOOD
-    return match.is_returned and match.feedback.kind is FeedbackKind.BOUNCED
+    return match.is_returned and match.feedback.kind in _CAME_BACK
 
 
 def _news(match: Match, message: Message) -> News:

@@ -106,12 +106,20 @@ def list_at(document: object, *path: str | int) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def as_json(text: str) -> dict[str, Any]:
+def as_json(text: str | bytes) -> dict[str, Any]:
     """The object a provider sends as JSON inside of a text, or an empty one."""
     try:
         return decode(text)
     except Malformed:
         return {}
+
+
+def elements(body: bytes) -> list[bytes]:
+    """The elements of the JSON array in `body`, or the one JSON object; raises `Malformed`."""
+    if body.lstrip().startswith(b"["):
+        return split(body)
+    decode(body)
+    return [body]
 
 
 def header(headers: Iterable[Any], name: str) -> str:

@@ -37,6 +37,20 @@ _STORED = """
 Key = tuple[str, str]
 
 
+_WHOLE = "whole:"
+
+
+def whole_id(body: bytes) -> str:
+    """The event id of a call that is kept whole, because its adapter could not take it apart."""
+    return f"{_WHOLE}{sha256(body).hexdigest()}"
+
+
+def is_whole(event_id: str) -> bool:
+    """Whether that is such an id. A provider's own that looks like one is of one object, which is
+    read the same way."""
+    return event_id.startswith(_WHOLE)
+
+
 class NewReceipt(msgspec.Struct, frozen=True):
     """One thing an authentic call tells."""
 

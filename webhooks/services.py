@@ -3,7 +3,8 @@
 import logging
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
@@ -18,9 +19,13 @@ from common.bell import ring
 from common.clock import now
 from common.ids import lease_owner
 from common.postgres import insist, is_outage
+from common.steps import run_each
+from webhooks.adapters import MEGABYTE
 from webhooks.answers import apply_answers
 from webhooks.feedback import FORGOTTEN, Feedback, apply_feedback
 from webhooks.models import Receipt
+from webhooks.reading import elements
+from webhooks.receipts import is_whole
 from webhooks.sources import SOURCES
 from webhooks.states import DUE_STATES, ReceiptState
 from webhooks.visits import judge_visits
@@ -28,6 +33,9 @@ from webhooks.visits import judge_visits
 logger = logging.getLogger(__name__)
 
 BATCH = 500
+MOST_BYTES = 8 * MEGABYTE
+"""In a batch, or one receipt: mails from the bounce mailbox are large, and one of the worst kind
+takes half a second to read. Together they have to be read well within their lease."""
 MAX_ATTEMPTS = 5
 
 LOOKS = tuple(timedelta(minutes=m) for m in (1, 10, 60, 6 * 60, 24 * 60, 72 * 60))
@@ -39,16 +47,20 @@ _BACKOFF = (10, 60, 300, 1_800)
 # Fresh ones and those tried before have an index each: looking for the few among the many would
 # be a scan of all that waits.
 _CLAIM = """
-    UPDATE webhooks_receipt
-    SET attempts = attempts + 1, lease_owner = %s,
-        claimed_until = statement_timestamp() + %s * interval '1 second'
-    WHERE id IN (
-        SELECT id FROM webhooks_receipt
+    WITH due AS MATERIALIZED (
+        SELECT id, due_at, octet_length(body) AS bytes FROM webhooks_receipt
         WHERE state IN ('pending', 'parked') AND due_at <= statement_timestamp()
               AND attempts {which} 0
               AND (claimed_until IS NULL OR claimed_until < statement_timestamp())
-        ORDER BY due_at, id LIMIT %s FOR UPDATE SKIP LOCKED)
-    RETURNING id, provider, body, received_at, attempts
+        ORDER BY due_at, id LIMIT %s FOR UPDATE SKIP LOCKED
+    ), few AS (
+        SELECT id, sum(bytes) OVER (ORDER BY due_at, id) - bytes AS bytes_before FROM due
+    )
+    UPDATE webhooks_receipt
+    SET attempts = attempts + 1, lease_owner = %s,
+        claimed_until = statement_timestamp() + %s * interval '1 second'
+    WHERE id IN (SELECT id FROM few WHERE bytes_before < %s)
+    RETURNING id, provider, provider_event_id, body, received_at, attempts, outcome
 """
 
 _RECORD = """
@@ -81,23 +93,44 @@ _BURY = """
 
 def drain(*, budget: float) -> bool:
     """Apply what came back, in the hand-over, by our own links or later, for up to `budget`
-    seconds; True if there may be more."""
-    has_more_receipts = drain_receipts(budget=budget)
-    has_more_visits = judge_visits()
-    return apply_answers() or has_more_receipts or has_more_visits
+    seconds, each at least once; True if there may be more.
+
+    They take turns, so that a flood of one leaves none of the others lying. One that fails keeps
+    none of them from being done; raises `ExceptionGroup` in the end.
+    """
+    deadline = time.monotonic() + budget
+    parts: list[Callable[[], bool]] = [_bury_killers, apply_answers, judge_visits, _drain_once]
+    errors: list[Exception] = []
+    while parts:
+        more = []
+        for part in parts:
+            found, failed = run_each(part)
+            errors += failed
+            more += [part] if any(found) else []
+        parts = more
+        if time.monotonic() >= deadline:
+            break
+    if errors:
+        raise ExceptionGroup("not everything that came back could be applied", errors)
+    return bool(parts)
 
 
 def drain_receipts(*, budget: float) -> bool:
-    """Apply what is due for up to `budget` seconds; True if there may be more."""
+    """Apply the receipts that are due for up to `budget` seconds; True if there may be more."""
     deadline = time.monotonic() + budget
     _bury_killers()
     while time.monotonic() < deadline:
-        fresh = _work(limit=BATCH, tried=False)
-        # One at a time: a receipt that kills its worker must not take neighbours along.
-        tried = _work(limit=1, tried=True)
-        if not fresh and not tried:
+        if not _drain_once():
             return False
     return True
+
+
+def _drain_once() -> bool:
+    """A batch of fresh receipts, and one that was tried before; True if there may be more."""
+    fresh = _work(limit=BATCH, tried=False)
+    # One at a time: a receipt that kills its worker must not take neighbours along.
+    tried = _work(limit=1, tried=True)
+    return bool(fresh or tried)
 
 
 def replay_receipts(ids: Iterable[int]) -> int:
@@ -118,7 +151,8 @@ def replay_receipts(ids: Iterable[int]) -> int:
 def _work(*, limit: int, tried: bool) -> int:
     owner = lease_owner()
     claim = _CLAIM.format(which=">" if tried else "=")
-    receipts = list(Receipt.objects.raw(claim, [owner, settings.LEASE_SECONDS, limit]))
+    parameters = [limit, owner, settings.LEASE_SECONDS, MOST_BYTES]
+    receipts = list(Receipt.objects.raw(claim, parameters))
     if receipts:
         try:
             _apply_or_fail(sorted(receipts, key=lambda receipt: receipt.pk), owner)
@@ -143,10 +177,7 @@ def _apply_or_fail(receipts: Sequence[Receipt], owner: str) -> None:
 
 
 def _apply(receipts: Sequence[Receipt], owner: str) -> None:
-    parsed = [
-        SOURCES[receipt.provider].parse(bytes(receipt.body), receipt.received_at)
-        for receipt in receipts
-    ]
+    parsed = [_parse(receipt) for receipt in receipts]
     errands = [_run_errand(receipt) for receipt in receipts]
     with transaction.atomic():
         done = iter(apply_feedback(list(chain.from_iterable(parsed))))
@@ -158,13 +189,23 @@ def _apply(receipts: Sequence[Receipt], owner: str) -> None:
         _record(receipts, outcomes, looks, owner)
 
 
+def _parse(receipt: Receipt) -> list[Feedback]:
+    """What it tells, and since when that is known. One that was looked at before has an outcome,
+    whatever has become of it since."""
+    parse, body = SOURCES[receipt.provider].parse, bytes(receipt.body)
+    parts = elements(body) if is_whole(receipt.provider_event_id) else [body]
+    told = chain.from_iterable(parse(part, receipt.received_at) for part in parts)
+    is_repeated = bool(receipt.outcome)
+    return [replace(item, known_at=receipt.received_at, is_repeated=is_repeated) for item in told]
+
+
 def _next_look(
     receipt: Receipt, feedback: Sequence[Feedback], outcome: Sequence[dict[str, Any]]
 ) -> datetime | None:
     """When to look again for the messages it names; None when they are found, or never will be.
 
     A provider may tell of a mail before its own answer has been recorded. What had to be done
-    about the address is done; doing it again changes nothing.
+    about the address is done, and no later look does it again.
     """
     is_found = any(entry.get("message") for entry in outcome)
     if is_found or not any(item.names_a_message for item in feedback):
@@ -221,10 +262,12 @@ def _release(receipts: Sequence[Receipt], owner: str) -> None:
     )
 
 
-def _bury_killers() -> None:
-    """Receipts whose every attempt ended with the worker's death never get to `_fail`."""
+def _bury_killers() -> bool:
+    """Receipts whose every attempt ended with the worker's death never get to `_fail`. Done in one
+    go: there is never more."""
     with connection.cursor() as cursor:
         cursor.execute(_BURY, ["The worker died in every attempt.", MAX_ATTEMPTS])
         buried = cursor.rowcount
     if buried:
         logger.warning("receipts buried", extra={"receipts": buried})
+    return False

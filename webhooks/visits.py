@@ -1,26 +1,40 @@
 """Opens and clicks of our own, judged and acted on once it is known what happened around them."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
+from django.db.models.functions import Now
 
+from common.postgres import is_outage
 from delivery.models import Message, Visit
 from delivery.states import Actor
 from webhooks.actors import NEAR, Judgement, Seen, judge
 from webhooks.feedback import apply_feedback
 from webhooks.kinds import Feedback, FeedbackKind
 
+logger = logging.getLogger(__name__)
+
 BATCH = 100
 SOURCE = "tracking"
+
+RETRY_AFTER = timedelta(hours=1)
+"""Until one that could not be judged is tried again."""
 
 # Whoever judges the same at the same time would judge the same; skipped, it is only done once.
 _DUE = """
     SELECT * FROM delivery_visit WHERE actor = '' AND due_at <= statement_timestamp()
     ORDER BY due_at, id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED
+"""
+
+_DUE_ALONE = """
+    SELECT * FROM delivery_visit
+    WHERE id = %s AND actor = '' AND due_at <= statement_timestamp()
+    FOR NO KEY UPDATE SKIP LOCKED
 """
 
 _AROUND = """
@@ -43,12 +57,37 @@ _JUDGED = """
 
 def judge_visits() -> bool:
     """Judge up to `BATCH` visits whose time has come, and act on those by people; True if there
-    may be more. The number of queries does not depend on theirs."""
+    may be more. The number of queries does not depend on theirs, unless one of them cannot be
+    judged: then each stands for itself, and that one is put off."""
+    try:
+        return _judge(_DUE, BATCH) == BATCH
+    except Exception as error:
+        if is_outage(error):  # that is no visit's fault
+            raise
+    due = Visit.objects.filter(actor="", due_at__lte=Now()).order_by("due_at", "pk")
+    ids = list(due.values_list("pk", flat=True)[:BATCH])
+    for visit_id in ids:
+        _judge_alone(visit_id)
+    return len(ids) == BATCH
+
+
+def _judge_alone(visit_id: int) -> None:
+    try:
+        _judge(_DUE_ALONE, visit_id)
+    except Exception as error:
+        if is_outage(error):
+            raise
+        logger.exception("visit not judged", extra={"visit": visit_id})
+        Visit.objects.filter(pk=visit_id, actor="").update(due_at=Now() + RETRY_AFTER)
+
+
+def _judge(statement: str, parameter: int) -> int:
+    """Judge the visits that the statement finds; returns how many there were."""
     with transaction.atomic():
-        visits = list(Visit.objects.raw(_DUE, [BATCH]))
+        visits = list(Visit.objects.raw(statement, [parameter]))
         if visits:
             _settle(visits)
-    return len(visits) == BATCH
+    return len(visits)
 
 
 def _settle(visits: Sequence[Visit]) -> None:

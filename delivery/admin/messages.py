@@ -36,6 +36,7 @@ _MARKS = (
     ("clicked_at", "ads_click", "Clicked", "ea-on"),
 )
 _BAD_MARKS = (
+    ("rejected_at", "block", "Rejected by the provider"),
     ("bounced_at", "error", "Bounced"),
     ("complained_at", "report", "Marked as spam"),
     ("unsubscribed_at", "unsubscribe", "Unsubscribed"),

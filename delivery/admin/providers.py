@@ -22,6 +22,7 @@ from common.admin.bases import ModelForm
 from common.admin.operations import Operation, OperationsMixin
 from common.admin.words import badge
 from delivery.models import Provider, Sender, SenderPause, Switch
+from delivery.providers import TRAITS
 from delivery.routes import RouteError, configured_backend, route_of
 from delivery.services import make_default_sender, resume_sending, stop_sending, try_again
 
@@ -58,6 +59,7 @@ class ProviderForm(ModelForm[Provider]):
             "is_active": "Active",
             "rate_limit": "Per second",
             "concurrency": "At once",
+            "batch_size": "Mails per call",
             "hourly_cap": "Per hour",
             "daily_cap": "Per day",
         }
@@ -80,6 +82,17 @@ class ProviderForm(ModelForm[Provider]):
         if not 1 <= concurrency <= _MOST_AT_ONCE:
             raise forms.ValidationError(f"Between 1 and {_MOST_AT_ONCE}.")
         return concurrency
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        backend, wanted = data.get("backend"), data.get("batch_size") or 0
+        if backend == Provider.Backend.CONFIGURED:
+            backend = configured_backend()
+        traits = TRAITS.get(str(backend))
+        most = traits.batch.messages if traits is not None and traits.batch is not None else 1
+        if wanted > most:
+            self.add_error("batch_size", f"It takes {most} at most in one call.")
+        return data
 
 
 def _stop(request: HttpRequest, ids: list[Any], data: dict[str, Any]) -> str:
@@ -113,7 +126,10 @@ class ProviderAdmin(OperationsMixin[Provider]):
     readonly_fields = ["status", "secret"]
     fieldsets = (
         (None, {"fields": _WHAT_IT_IS}),
-        ("How fast", {"fields": ("rate_limit", "concurrency", "hourly_cap", "daily_cap")}),
+        (
+            "How fast",
+            {"fields": ("rate_limit", "concurrency", "batch_size", "hourly_cap", "daily_cap")},
+        ),
         ("Which mail", {"fields": ("carries", "regions", "pool", "priority")}),
     )
     operations = (

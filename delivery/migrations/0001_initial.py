@@ -75,6 +75,14 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "batch_size",
+                    models.PositiveSmallIntegerField(
+                        blank=True,
+                        help_text="Marketing mails per call, where the provider takes several. Empty or 0: as many as suit it. 1: one mail per call.",
+                        null=True,
+                    ),
+                ),
+                (
                     "hourly_cap",
                     models.PositiveIntegerField(
                         blank=True,
@@ -288,6 +296,14 @@ class Migration(migrations.Migration):
                 ("delivered_at", models.DateTimeField(blank=True, null=True)),
                 ("opened_at", models.DateTimeField(blank=True, null=True)),
                 ("clicked_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "rejected_at",
+                    models.DateTimeField(
+                        blank=True,
+                        help_text="The provider took it, looked at it and did not send it.",
+                        null=True,
+                    ),
+                ),
                 ("bounced_at", models.DateTimeField(blank=True, null=True)),
                 ("complained_at", models.DateTimeField(blank=True, null=True)),
                 ("unsubscribed_at", models.DateTimeField(blank=True, null=True)),
@@ -916,6 +932,14 @@ class Migration(migrations.Migration):
                 ),
                 ("is_applied", models.BooleanField(default=False)),
                 (
+                    "retry_at",
+                    models.DateTimeField(
+                        blank=True,
+                        help_text="It could not be acted on; then it is tried again.",
+                        null=True,
+                    ),
+                ),
+                (
                     "message",
                     models.ForeignKey(
                         on_delete=django.db.models.deletion.CASCADE,
@@ -960,6 +984,14 @@ class Migration(migrations.Migration):
                         blank=True,
                         help_text="What was asked of it, where it did not take it.",
                         max_length=300,
+                    ),
+                ),
+                (
+                    "address_hash",
+                    models.BinaryField(
+                        help_text="Stands for the address it was handed over to.",
+                        max_length=32,
+                        null=True,
                     ),
                 ),
                 ("at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),

@@ -100,6 +100,11 @@ class Message(models.Model):
     delivered_at = models.DateTimeField(null=True, blank=True)
     opened_at = models.DateTimeField(null=True, blank=True)
     clicked_at = models.DateTimeField(null=True, blank=True)
+    rejected_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text=_("The provider took it, looked at it and did not send it."),
+    )
     bounced_at = models.DateTimeField(null=True, blank=True)
     complained_at = models.DateTimeField(null=True, blank=True)
     unsubscribed_at = models.DateTimeField(null=True, blank=True)
@@ -177,6 +182,9 @@ class Attempt(models.Model):
     detail = models.CharField(max_length=500, blank=True)
     request = models.CharField(
         max_length=300, blank=True, help_text=_("What was asked of it, where it did not take it.")
+    )
+    address_hash = models.BinaryField(
+        max_length=32, null=True, help_text=_("Stands for the address it was handed over to.")
     )
     at = models.DateTimeField(db_default=Now())
 

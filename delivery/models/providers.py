@@ -55,6 +55,14 @@ class Provider(models.Model):
     concurrency = models.PositiveSmallIntegerField(
         default=4, help_text=_("Hand-overs at once, in each worker process.")
     )
+    batch_size = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        help_text=_(
+            "Marketing mails per call, where the provider takes several. Empty or 0: as many as"
+            " suit it. 1: one mail per call."
+        ),
+    )
     hourly_cap = models.PositiveIntegerField(
         null=True, blank=True, help_text=_("Hand-overs per hour (UTC), never exceeded.")
     )

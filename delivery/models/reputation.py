@@ -33,6 +33,11 @@ class Bounce(models.Model):
         null=True, blank=True, help_text=_("The last time. Empty: there was one only.")
     )
     is_applied = models.BooleanField(default=False)
+    retry_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text=_("It could not be acted on; then it is tried again."),
+    )
 
     class Meta:
         ordering: ClassVar[list[str]] = ["-id"]

@@ -249,6 +249,11 @@ class Migration(migrations.Migration):
                         name="event_due",
                     ),
                     models.Index(
+                        condition=models.Q(("attempts__gt", 0), ("state", "pending")),
+                        fields=["due_at", "id"],
+                        name="event_retried",
+                    ),
+                    models.Index(
                         condition=models.Q(("state", "dead")), fields=["id"], name="event_dead"
                     ),
                     models.Index(

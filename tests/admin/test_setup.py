@@ -39,6 +39,28 @@ def test_provider_takes_a_variables_name_and_no_secret(
     assert Provider.objects.filter(key="main").exists() is accepted
 
 
+@pytest.mark.parametrize(
+    ("backend", "size", "accepted"),
+    [
+        ("postmark", "", True),
+        ("postmark", "0", True),
+        ("postmark", "500", True),
+        ("postmark", "501", False),
+        ("mailjet", "51", False),
+        ("smtp", "1", True),
+        ("smtp", "2", False),
+        ("mailgun", "2", False),
+    ],
+)
+def test_provider_gets_no_more_mails_per_call_than_it_takes(
+    operator: Client, backend: str, size: str, accepted: bool
+) -> None:
+    form = _provider_form(backend=backend, batch_size=size)
+    text = operator.post(reverse("admin:delivery_provider_add"), form, follow=True).text
+    assert Provider.objects.filter(key="main").exists() is accepted
+    assert ("at most in one call" in text) is not accepted
+
+
 def test_provider_page_says_whether_its_secret_is_set_and_never_shows_it(
     operator: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

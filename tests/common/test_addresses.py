@@ -4,7 +4,10 @@ import hashlib
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from common import addresses
 from common.addresses import Address, InvalidAddress, address_hash, mask, parse_address
 
 LOCAL, LABEL = "a" * 64, "b" * 63
@@ -119,3 +122,25 @@ def test_hash_is_keyed_with_the_address_key_alone(settings: Any) -> None:
 )
 def test_mask_leaves_two_letters(email: str, shown: str) -> None:
     assert mask(email) == shown
+
+
+@given(
+    local=st.text(alphabet="ab1.+-_%'AÜ\"", min_size=0, max_size=66),
+    domain=st.sampled_from(
+        [
+            *("b.de", "B.de", "bücher.de", "b", "b..de", "-b.de", "x.invalid", "x.test"),
+            *("[127.0.0.1]", "b" * 63 + ".de", "b" * 64 + ".de", ".".join(["b" * 60] * 4)),
+        ]
+    ),
+)
+def test_plain_local_parts_take_a_shorter_way_to_the_same_place(local: str, domain: str) -> None:
+    text = f"{local}@{domain}"
+
+    def outcome(parse: Any) -> Address | None:
+        try:
+            address: Address = parse(text)
+        except InvalidAddress:
+            return None
+        return address if len(address.email) <= addresses.MAX_LENGTH else None
+
+    assert outcome(parse_address) == outcome(addresses._validated)

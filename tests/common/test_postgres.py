@@ -1,13 +1,12 @@
 """What is done when PostgreSQL drops a connection."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from celery import signals
 from django.db import Error, OperationalError, connection, transaction
 
-from common.postgres import insist, is_outage, session_lock
+from common.postgres import insist, is_outage
 from tests.outage import drop_database_connection
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -91,23 +90,3 @@ def test_worker_starts_a_task_on_a_connection_that_lives() -> None:
     drop_database_connection()
     signals.task_prerun.send(sender=None)
     assert ask() == 1
-
-
-def test_lock_of_a_session_is_held_by_one_connection_and_ends_with_it() -> None:
-    with ThreadPoolExecutor(1) as elsewhere:
-        with session_lock(b"a lane") as is_ours:
-            assert is_ours
-            assert elsewhere.submit(_try_lock).result() is False
-        assert elsewhere.submit(_try_lock).result() is True
-        with session_lock(b"a lane"):
-            drop_database_connection()  # as the end of a worker does
-            assert elsewhere.submit(_try_lock).result() is True
-    connection.close()
-
-
-def _try_lock() -> bool:
-    try:
-        with session_lock(b"a lane") as is_ours:
-            return is_ours
-    finally:
-        connection.close()

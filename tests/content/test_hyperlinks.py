@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from content.html_state import Forbidden
-from content.html_tags import attributes, tags
+from content.html_tags import attributes, skipping_all_but, tags
 from content.hyperlinks import exchange_links, unescape, without_marks
 from tests.patience import cpu_limit
 
@@ -190,6 +190,25 @@ def test_links_are_those_the_tokenizer_of_the_standard_finds(html: str) -> None:
     assert found == expected
 
 
+ODD_PIECES = ("<script>", "</math>", "<ſ>", "<a/", "<areax>", "<ABBR x=y>", "<p x=>", "<k", "\v")
+
+
+@given(st.lists(st.sampled_from([*PIECES, *ODD_PIECES]), max_size=25).map("".join))
+@settings(max_examples=1_000, deadline=None)
+def test_no_tag_that_was_asked_for_is_passed_over(html: str) -> None:
+    wanted = {"a", "area", "/body"}
+
+    def found(skipped: re.Pattern[str] | None) -> list[object]:
+        listed: list[object] = []
+        try:
+            listed.extend(tag for tag in tags(html, skipped) if tag.name in wanted)
+        except Forbidden as error:
+            listed.append(str(error))
+        return listed
+
+    assert found(skipping_all_but(wanted)) == found(None)
+
+
 def test_forbidden_element_leaves_everything_as_it_was() -> None:
     html = '<a href="c">x</a><script><a href="d"></script>'
     with pytest.raises(Forbidden):
@@ -202,3 +221,4 @@ def test_hostile_size_takes_linear_time() -> None:
     with cpu_limit():
         exchanged(html)
         exchanged("<a href=c> \n" * 20_000)
+        exchanged("<b x=y>" * 50_000 + "<b x='" * 20_000)

@@ -88,6 +88,12 @@ def test_missing_value_prints_nothing_and_stops_nothing(source: str) -> None:
     assert in_text(source, {"order": {"id": 1}, "items": [], "none": None}) == ""
 
 
+def test_half_a_surrogate_pair_is_refused_with_its_line() -> None:
+    with pytest.raises(RenderError) as refused:
+        rendered("<p>a</p>\n<p>\ud800</p>")
+    assert refused.value.message == "line 2: half of a surrogate pair is no character"
+
+
 def test_default_filter_fills_a_gap() -> None:
     data = {"hollow": ""}
     assert (

@@ -1,4 +1,4 @@
-"""`python -m tests.delivery.crashing POINT SIGNAL`: a process that gets a signal at a point.
+"""`python -m tests.delivery.crashing POINT SIGNAL STREAM`: a process that gets a signal at a point.
 
 It runs the real drain, or the real sweep, in a process of its own and, the first time it comes to
 the point, sends itself the signal: SIGKILL as the machine's end does, SIGSTOP as a frozen virtual
@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from celery import Celery
+from django.utils.module_loading import import_string
 from kombu import Connection
 
 POINTS = {
@@ -25,10 +26,19 @@ POINTS = {
     "before the promise": ("delivery.transitions", "dispatch", "before"),
     "promised, not committed": ("delivery.transitions", "dispatch", "after"),
     "promised": ("delivery.engine", "hand_over", "before"),
-    "begun": ("delivery.handover", "_call", "before"),
-    "answered": ("delivery.handover", "_call", "after"),
+    "begun": ("delivery.httprun", "requested", "before"),
+    "answered": ("delivery.httprun", "answered", "after"),
     "not recorded": ("delivery.engine", "record", "before"),
     "recorded": ("delivery.engine", "record", "after"),
+}
+# Of a dialogue over SMTP; each comes once per mail.
+SMTP_POINTS = {
+    "to be announced": ("delivery.backends.smtp.SMTPBackend", "announce", "before"),
+    "announced": ("delivery.backends.smtp.SMTPBackend", "announce", "after"),
+    "to be begun": ("delivery.journal.Journal", "begin", "before"),
+    "right granted": ("delivery.journal.Journal", "begin", "after"),
+    "to be written": ("delivery.backends.smtp.SMTPBackend", "deliver", "before"),
+    "delivered": ("delivery.backends.smtp.SMTPBackend", "deliver", "after"),
 }
 SWEEP_POINTS = {
     "sweep begun": ("emailauto.sweep", "recover", "before"),
@@ -40,10 +50,18 @@ SWEEP_POINTS = {
 }
 
 
-def start(point: str, number: int = signal.SIGKILL) -> "subprocess.Popen[bytes]":
+def start(
+    point: str,
+    number: int = signal.SIGKILL,
+    *,
+    time: int = 1,
+    stream: str = "transactional",
+) -> "subprocess.Popen[bytes]":
     """Start one on the database and the Redis of the test, which has to be a transactional one.
-    Without a point it works as usual."""
-    command = [sys.executable, "-m", "tests.delivery.crashing", point, str(int(number))]
+    The signal comes when it is at the point for the `time`th time; without a point it works as
+    usual."""
+    arguments = [point, str(int(number)), str(time), stream]
+    command = [sys.executable, "-m", "tests.delivery.crashing", *arguments]
     return subprocess.Popen(command, env=environment(broker="memory://"))
 
 
@@ -94,13 +112,18 @@ def environment(*, broker: str) -> dict[str, str]:
     }
 
 
-def _trap(point: str, number: int) -> None:
-    module_name, name, when = (POINTS | SWEEP_POINTS)[point]
-    module = import_module(module_name)
-    as_usual: Callable[..., Any] = getattr(module, name)
+def _trap(point: str, number: int, time: int) -> None:
+    owner_name, name, when = (POINTS | SMTP_POINTS | SWEEP_POINTS)[point]
+    owner = _owner(owner_name)
+    as_usual: Callable[..., Any] = getattr(owner, name)
+    calls = 0
 
     def trapped(*args: Any, **kwargs: Any) -> Any:
-        setattr(module, name, as_usual)
+        nonlocal calls
+        calls += 1
+        if calls < time:
+            return as_usual(*args, **kwargs)
+        setattr(owner, name, as_usual)
         if when == "before":
             os.kill(os.getpid(), number)
         result = as_usual(*args, **kwargs)
@@ -108,7 +131,15 @@ def _trap(point: str, number: int) -> None:
             os.kill(os.getpid(), number)
         return result
 
-    setattr(module, name, trapped)
+    setattr(owner, name, trapped)
+
+
+def _owner(name: str) -> Any:
+    """A module, or a class by its dotted path."""
+    try:
+        return import_module(name)
+    except ModuleNotFoundError:
+        return import_string(name)
 
 
 if __name__ == "__main__":
@@ -120,9 +151,9 @@ if __name__ == "__main__":
     from emailauto.sweep import sweep
 
     if sys.argv[1]:
-        _trap(sys.argv[1], int(sys.argv[2]))
+        _trap(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
     with suppress(KeyboardInterrupt):
         if sys.argv[1] in SWEEP_POINTS:
             sweep()
         else:
-            drain("transactional", budget=10)
+            drain(sys.argv[4], budget=10)

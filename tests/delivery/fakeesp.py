@@ -68,8 +68,12 @@ class Answer:
     body: Any = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     takes: bool = False
+    but: frozenset[UUID] = frozenset()
+    """Of many mails, those that are not taken."""
     seconds: float = 0.0
     """Before the answer."""
+    judge: Callable[[bytes], "Answer"] | None = None
+    """The answer that depends on what came; this one's `seconds` count with it."""
     do: Callable[["_Handler"], None] | None = None
     """Instead of an answer; the body has been read."""
     at_once: Callable[["_Handler"], None] | None = None
@@ -144,15 +148,20 @@ class FakeESP(ThreadingHTTPServer):
         """How many times each message was taken."""
         return self.book.counts()
 
+    @property
+    def calls(self) -> list[Any]:
+        """What was asked, decoded."""
+        return [json.loads(body) for _, body in self.requests]
+
     def next_answer(self) -> Answer:
         with self._lock:
             return self.script.pop(0) if self.script else self.usual
 
-    def take(self, body: bytes, key: str = "") -> None:
+    def take(self, body: bytes, key: str = "", but: frozenset[UUID] = frozenset()) -> None:
         with self._lock:
             if key in self._keys:
                 return
-            for message_id in messages_in(_decoded(body)):
+            for message_id in messages_in(_decoded(body)) - but:
                 self.book.take(message_id, body, key)
             if key:
                 self._keys.add(key)
@@ -192,8 +201,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.requests.append((dict(self.headers), body))
+        if answer.judge is not None:
+            answer = answer.judge(body)
         if answer.takes:
-            self.server.take(body, _key(self.headers, body))
+            self.server.take(body, _key(self.headers, body), answer.but)
         if answer.seconds:
             self.server.over.wait(answer.seconds)
         if answer.do is not None:

@@ -24,19 +24,45 @@ def _rows(node: dict[str, Any]) -> Iterator[int]:
         yield from _rows(child)
 
 
+def scanned(statement: str) -> set[str]:
+    """The tables that the statement's plan reads from one end to the other."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (FORMAT JSON) {statement}")
+        (found,) = cursor.fetchone()
+    plan = json.loads(found) if isinstance(found, str) else found
+    return {
+        node["Relation Name"] for node in _nodes(plan[0]["Plan"]) if node["Node Type"] == "Seq Scan"
+    }
+
+
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from _nodes(child)
+
+
 def multiply(count: int) -> None:
     """`count` copies of each message, queued or held like it, and statistics that know it."""
+    copy_rows(
+        "delivery_message", count, id="gen_random_uuid()", dedupe_key="dedupe_key || '-' || g"
+    )
+
+
+def copy_rows(table: str, count: int, **new: str) -> None:
+    """`count` copies of each row, but for these columns, given as SQL with the number of the copy
+    as `g`; and statistics that know it."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT column_name FROM information_schema.columns"
-            " WHERE table_name = 'delivery_message' ORDER BY ordinal_position"
+            " WHERE table_name = %s AND is_generated = 'NEVER' AND is_identity = 'NO'"
+            " ORDER BY ordinal_position",
+            [table],
         )
         columns = [name for (name,) in cursor.fetchall()]
-        new = {"id": "gen_random_uuid()", "dedupe_key": "dedupe_key || '-' || g"}
         cursor.execute(
-            f"INSERT INTO delivery_message ({', '.join(columns)})"
+            f"INSERT INTO {table} ({', '.join(columns)})"
             f" SELECT {', '.join(new.get(name, name) for name in columns)}"
-            " FROM delivery_message CROSS JOIN generate_series(1, %s) AS g",
+            f" FROM {table} CROSS JOIN generate_series(1, %s) AS g",
             [count],
         )
-        cursor.execute("ANALYZE delivery_message")
+        cursor.execute(f"ANALYZE {table}")

@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from delivery.bounces import BounceClass
-from delivery.circuits import FAILURES, REFUSALS, Answered, State, after
+from delivery.circuits import FAILURES, Answered, State, after
 from delivery.connections import pool
 from delivery.engine import drain
 from delivery.models import Circuit, Message
+from delivery.turns import REFUSALS
 from delivery.verdicts import Blame, Outcome, Verdict, of_connection
 from tests.delivery.fakeesp import Answer, fake_esp
 from tests.factories import MessageFactory, ProviderFactory, SenderFactory

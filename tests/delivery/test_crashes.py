@@ -49,7 +49,7 @@ def end_of(process: "subprocess.Popen[bytes]") -> int:
     return process.wait(60)
 
 
-def others_take_over() -> Counter[str]:
+def others_take_over(stream: str = "transactional") -> Counter[str]:
     """What the sweep and the other workers do once the dead one's leases have run out."""
     for _ in range(3):
         Message.objects.filter(lease_until__isnull=False).update(
@@ -58,7 +58,7 @@ def others_take_over() -> Counter[str]:
         recovery.recover()
         Message.objects.filter(state__in=("queued", "retry")).update(due_at=Now())
         for _ in range(COUNT):
-            drain("transactional", budget=5)
+            drain(stream, budget=5)
     return Counter(Message.objects.values_list("state", flat=True))
 
 

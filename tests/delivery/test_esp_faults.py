@@ -160,7 +160,7 @@ def test_e07_reset_connection_is_a_doubt(esp: FakeESP, answer: Answer, taken: in
 def test_e08_connection_is_kept_and_one_that_was_closed_meanwhile_is_noticed(
     esp: FakeESP,
 ) -> None:
-    first, *_ = messages_through(esp.url, 3)
+    first, *_ = messages_through(esp.url, 3, concurrency=1)
     deliver()
     assert esp.connections == 1
     esp.usual.headers = {**esp.usual.headers, "Connection": "close"}
@@ -648,7 +648,7 @@ def test_outcomes_are_recorded_although_the_switches_cannot_be_read(
 
     monkeypatch.setattr("delivery.engine.active_switches", failing)
     # Inside the test's transaction a closed connection would be the end of it.
-    monkeypatch.setattr("delivery.handover.connection.close", lambda: None)
+    monkeypatch.setattr("delivery.turns.connection.close", lambda: None)
     deliver_batch("transactional", limit=25)
     assert looks == 1
     assert set(states()) == {"sent", "queued"}

@@ -1,5 +1,6 @@
 """The hand-joined wire form, read back by the standard library's parser."""
 
+from binascii import b2a_qp
 from email import message_from_bytes, policy
 from email.header import decode_header, make_header
 from email.message import EmailMessage
@@ -15,6 +16,8 @@ from delivery.mime import alternative, mailbox
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=400)
 LINE = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=300)
 LONG_LINE = LINE | st.builds(lambda word, n: word * n, LINE, st.integers(1, 12))
+
+PIECES = ("a", "=", ".", " ", "\t", "\n", "\r", "\r\n", "é", "🧣", "x" * 30, "-", "y" * 1_001)
 
 
 def parsed(raw: bytes) -> EmailMessage:
@@ -45,6 +48,14 @@ def test_both_bodies_come_back_as_they_were(text: str, html: str) -> None:
     assert part(message, "plain") == unified(text)
     assert part(message, "html") == unified(html)
     assert message.defects == []
+
+
+@given(text=st.lists(st.sampled_from(PIECES)).map("".join))
+def test_lines_are_encoded_as_all_of_them_at_once_would_be(text: str) -> None:
+    raw = alternative([("Subject", "x")], text="x", html=text, token="ab12")
+    body = raw.partition(b"text/html")[2].partition(b"\r\n\r\n")[2]
+    whole = unified(text).replace("\n", "\r\n").encode()
+    assert body == b2a_qp(whole, istext=True) + b"\r\n--=_ab12--\r\n"
 
 
 @given(subject=LONG_LINE, text=TEXT)

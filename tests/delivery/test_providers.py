@@ -132,7 +132,7 @@ def test_status_of_each_provider_decides(kind: str, answer: Answer, state: str) 
                 {"x-amzn-ErrorType": "MessageRejected"},
             ),
             "retry",
-            "",
+            "sender_refused",
         ),
         (
             "ses",

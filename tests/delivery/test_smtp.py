@@ -15,6 +15,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
 from django.db.models.functions import Now
 
+from common.addresses import address_hash
 from contacts.models import Contact
 from delivery.connections import pool
 from delivery.engine import drain
@@ -506,6 +507,10 @@ def test_answer_says_which_address_it_was_about(monkeypatch: pytest.MonkeyPatch)
     assert again.email_normalized == "new@example.com"
     assert (again.at, again.is_applied) == (bounce.at, False)
     assert again.last_at is not None
+    # What comes back later is believed about either, and about nobody else.
+    digests = Attempt.objects.order_by("number").values_list("address_hash", flat=True)
+    expected = [address_hash(refused_address), address_hash("new@example.com")]
+    assert [bytes(digest or b"") for digest in digests] == expected
 
 
 def test_mail_put_off_again_is_counted_and_not_acted_on_twice(

@@ -1,17 +1,23 @@
 """The receiver of docs/outgoing-webhooks.md, run as it stands there, and told news."""
 
+import json
 import os
 import re
 import socket
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from delivery.bounces import BounceClass
+from tests.factories import MessageFactory, TopicFactory
 from tests.webhooks.outgoing.rows import make_endpoint, make_news
+from webhooks.feedback import apply_feedback
+from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.models import OutgoingDelivery, OutgoingEndpoint
 from webhooks.outgoing.fanout import queue_deliveries
 from webhooks.outgoing.secrets import decrypt
@@ -83,3 +89,38 @@ def test_page_tells_the_schedule_as_it_is() -> None:
     assert SCHEDULE[:3] == (5, 300, 1800)
     assert told in PAGE
     assert LONGEST_PAUSE == 3600
+
+
+def test_example_of_the_page_is_what_a_bounce_sends() -> None:
+    make_endpoint()
+    message = MessageFactory(
+        state="sent",
+        contact__user_id="u-1",
+        origin_campaign="welcome",
+        origin_step="mail",
+        origin_event_id="e-1",
+        topic=TopicFactory(key="news"),
+    )
+    at = datetime(2026, 11, 25, 10, 0, tzinfo=UTC)
+    told = {"source": "postmark", "message_uuid": message.pk, "at": at}
+    apply_feedback(
+        [
+            Feedback(kind=FeedbackKind.BOUNCED, bounce_class=BounceClass.HARD, **told),
+            Feedback(kind=FeedbackKind.COMPLAINED, **told),
+            Feedback(kind=FeedbackKind.UNSUBSCRIBED, **told),
+        ]
+    )
+    ident, example = re.findall(r"^webhook-id: (\S+)$.*?^(\{.*?\})\n```$", PAGE, re.M | re.S)[0]
+    shown = json.loads(example)
+    sent = OutgoingDelivery.objects.get(type="email.bounced")
+    body = json.loads(sent.body)
+    assert list(body) == list(shown)
+    assert body["timestamp"] == shown["timestamp"]
+    assert list(body["data"].items()) == list(
+        (shown["data"] | {"message_id": str(message.pk), "stream": message.stream}).items()
+    )
+    assert sent.event_id == ident.replace(shown["data"]["message_id"], str(message.pk))
+    for other in OutgoingDelivery.objects.exclude(pk=sent.pk):
+        added = {"class", "is_permanent"}
+        assert set(json.loads(other.body)["data"]) == set(body["data"]) - added
+    assert OutgoingDelivery.objects.count() == 3

@@ -12,7 +12,7 @@ import pytest
 from django.db import DataError, connection
 from django.db.models.functions import Now
 
-from delivery import handover
+from delivery import httprun
 from delivery.engine import deliver_batch, drain
 from delivery.models import Message
 from emailauto.sweep import sweep
@@ -48,18 +48,19 @@ def _left_behind(esp: FakeESP, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     sender = SenderFactory(provider=provider)
     MessageFactory.create_batch(5, sender=sender)
-    as_usual = handover._call
+    as_usual = httprun.answered
 
     def dies_of_the_third(*call: object) -> object:
-        handed = as_usual(*call)  # type: ignore[arg-type]
+        verdict = as_usual(*call)  # type: ignore[arg-type]
         if len(esp.requests) == 3:
             raise Died
-        return handed
+        return verdict
 
     with monkeypatch.context() as patched:
-        patched.setattr(handover, "_call", dies_of_the_third)
-        with pytest.raises(Died):
+        patched.setattr(httprun, "answered", dies_of_the_third)
+        with pytest.raises(BaseExceptionGroup) as ended:
             deliver_batch("transactional", limit=5)
+    assert ended.group_contains(Died)
     MessageFactory(state="claimed", sender=sender)
     MessageFactory(state="held", sender=sender)
     EventFactory(attempts=MAX_ATTEMPTS, claimed_until=Now() - timedelta(seconds=1))

@@ -10,6 +10,7 @@ DELIVERED, DEFERRED, OPENED, CLICKED, OTHER = (
     (kind, None) for kind in ("delivered", "deferred", "opened", "clicked", "other")
 )
 ACCEPTED = ("accepted", None)
+REJECTED = ("rejected", "content")
 HARD, SOFT, BLOCK, CONTENT, AUTO_REPLY, THROTTLE = (
     ("bounced", name) for name in ("hard", "soft", "block", "content", "auto_reply", "throttle")
 )
@@ -34,8 +35,8 @@ FIXTURES: dict[str, dict[str, Meaning]] = {
         "event_delivery": DELIVERED,
         "event_delivery_delay": DEFERRED,
         "event_send": ACCEPTED,
-        "event_reject": CONTENT,
-        "event_rendering_failure": CONTENT,
+        "event_reject": REJECTED,
+        "event_rendering_failure": REJECTED,
         "event_open": OPENED,
         "event_click": CLICKED,
         "event_subscription": UNSUBSCRIBE,
@@ -59,7 +60,7 @@ FIXTURES: dict[str, dict[str, Meaning]] = {
         "delivered": DELIVERED,
         "failed_permanent": HARD,
         "failed_temporary": DEFERRED,
-        "rejected": CONTENT,
+        "rejected": REJECTED,
         "complained": COMPLAINT,
         "unsubscribed": UNSUBSCRIBE,
         "opened": OPENED,
@@ -75,7 +76,7 @@ FIXTURES: dict[str, dict[str, Meaning]] = {
         ),
         "invalid_email": HARD,
         "blocked": BLOCK,
-        "error": CONTENT,
+        "error": REJECTED,
         "spam": COMPLAINT,
         "unsubscribed": UNSUBSCRIBE,
         "opened": OPENED,
@@ -92,7 +93,7 @@ FIXTURES: dict[str, dict[str, Meaning]] = {
         "bounced": HARD,
         "complained": COMPLAINT,
         "suppressed": HARD,
-        "failed": CONTENT,
+        "failed": REJECTED,
         "opened": OPENED,
         "clicked": CLICKED,
         "contact_updated": OTHER,
@@ -126,7 +127,7 @@ FIXTURES: dict[str, dict[str, Meaning]] = {
         "out_of_band": SOFT,
         "policy_rejection": BLOCK,
         "spam_complaint": COMPLAINT,
-        "generation_failure": CONTENT,
+        "generation_failure": REJECTED,
         "generation_rejection": BLOCK,
         "open": OPENED,
         "initial_open": OPENED,

@@ -2,7 +2,8 @@
 
 UIDs are never given twice, folders keep their mails apart, and every session sees what the others
 did. `capabilities` decides what it can; `hang_up_at`, `refuse` and `stall_at` break it at a
-command.
+command, `hang_up_at_uid` at the fetching of a mail, of which each takes `seconds_a_mail`, and
+`immovable_uid` at the moving of one.
 """
 
 import base64
@@ -54,6 +55,10 @@ class FakeImap:
         self.refuse = refuse or {}
         self.ignores_limits = ignores_limits
         self.read_only = read_only
+        self.uid_validity = 7
+        self.hang_up_at_uid = 0
+        self.immovable_uid = 0
+        self.seconds_a_mail = 0.0
         self._uid = 0
         self._lock = threading.RLock()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -119,7 +124,10 @@ class _Session:
     def _obey(self, tag: str, name: str, arguments: str) -> bool:
         server = self._server
         server.commands.append(name)
-        if name == server.hang_up_at:
+        if name == "UID FETCH":
+            time.sleep(server.seconds_a_mail)
+        is_poison = name == "UID FETCH" and arguments.split(" ")[0] == str(server.hang_up_at_uid)
+        if name == server.hang_up_at or is_poison:
             with contextlib.suppress(OSError):
                 self._peer.shutdown(socket.SHUT_RDWR)
             return False
@@ -169,7 +177,8 @@ class _Session:
             return "NO no such folder"
         self._folder = name
         self._say(f"* {len(self._mails)} EXISTS")
-        self._say("* OK [UIDVALIDITY 7]")
+        if self._server.uid_validity:
+            self._say(f"* OK [UIDVALIDITY {self._server.uid_validity}]")
         return "OK [READ-ONLY] done" if self._server.read_only else "OK [READ-WRITE] done"
 
     def _create(self, arguments: str) -> str:
@@ -177,8 +186,8 @@ class _Session:
         return "OK done"
 
     def _fetch(self, arguments: str) -> str:
-        last = int(re.match(r"1:(\d+)", arguments)[1])  # type: ignore[index]
-        for number, mail in enumerate(self._mails[:last], start=1):
+        first, last = map(int, re.match(r"(\d+):(\d+)", arguments).groups())  # type: ignore[union-attr]
+        for number, mail in enumerate(self._mails[first - 1 : last], start=first):
             self._say(f"* {number} FETCH (UID {mail.uid})")
         return "OK done"
 
@@ -207,6 +216,8 @@ class _Session:
         return "OK done"
 
     def _uid_move(self, arguments: str) -> str:
+        if any(mail.uid == self._server.immovable_uid for mail in self._named(arguments)):
+            return "NO it is locked"
         status = self._uid_copy(arguments)
         if status.startswith("OK"):
             self._remove(self._named(arguments))

@@ -68,8 +68,13 @@ class FakeLists(ThreadingHTTPServer):
 def _sendgrid(server: FakeLists, path: str, query: Query) -> Answer:
     if path == "messages":
         wanted = query["query"].partition('"')[2].partition('"')[0]
-        found = [mail for mail in server.log if mail["message_uuid"] == wanted]
-        return Answer(body={"messages": found})
+        found = [mail for mail in server.log if mail["unique_args"]["message_uuid"] == wanted]
+        shown = [{k: v for k, v in mail.items() if k != "unique_args"} for mail in found]
+        return Answer(body={"messages": shown})
+    if path.startswith("messages/"):
+        wanted = unquote(path.removeprefix("messages/"))
+        found = [mail for mail in server.log if mail["msg_id"] == wanted]
+        return Answer(body=found[0]) if found else Answer(404, {})
     name = path.removeprefix("suppression/")
     since, until = (datetime.fromtimestamp(int(query[n]), UTC) for n in ("start_time", "end_time"))
     entries = [e for e in server.lists.get(name, []) if since <= e.at <= until]

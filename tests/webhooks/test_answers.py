@@ -1,9 +1,12 @@
 """What a receiving server says in the hand-over itself is acted on like what comes back later."""
 
+from datetime import timedelta
+
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
+from common.clock import now
 from delivery.bounces import RETURNED, BounceClass
 from delivery.models import Bounce, Message
 from suppression.models import Suppression
@@ -61,3 +64,34 @@ def test_number_of_queries_does_not_depend_on_the_number_of_answers() -> None:
         return len(queries)
 
     assert queries_for(1) == queries_for(50)
+
+
+@pytest.mark.audited(except_={"I10"}, why="an answer that cannot be applied")
+def test_answer_that_cannot_be_applied_keeps_no_other_from_it() -> None:
+    """A class that a newer version has written, while both are running."""
+    poison = answered(BounceClass.HARD)
+    Bounce.objects.filter(message=poison).update(bounce_class="newer_class")
+    good = answered(BounceClass.HARD)
+    assert not apply_answers()
+    assert Suppression.objects.get().email == good.email
+    bad = Bounce.objects.get(message=poison)
+    assert not bad.is_applied
+    assert bad.retry_at is not None
+    # It is out of the way, and comes again.
+    assert not answers.due_answers().exists()
+    Bounce.objects.update(retry_at=now() - timedelta(seconds=1))
+    Bounce.objects.filter(message=poison).update(bounce_class="hard")
+    apply_answers()
+    assert Suppression.objects.count() == 2
+
+
+def test_end_of_the_database_is_no_answers_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered(BounceClass.HARD)
+
+    def away(told: object) -> None:
+        raise OperationalError("the connection is lost")
+
+    monkeypatch.setattr(answers, "apply_feedback", away)
+    with pytest.raises(OperationalError):
+        apply_answers()
+    assert Bounce.objects.get().retry_at is None

@@ -1,18 +1,22 @@
 """`POST /webhooks/<provider>/`: what is kept, what is refused."""
 
 import json
+from base64 import b64encode
 from typing import Any
 
 import pytest
 from django.db import connection
 from django.test import Client
 
+from common.clock import now
 from common.valkey import redis_client
 from contacts.models import Consent
 from delivery.models import Message
 from suppression.models import Suppression
 from tests.factories import MessageFactory, TopicFactory
 from tests.webhooks.postmark import call, payload
+from tests.webhooks.signing import SIGNERS, post
+from webhooks.authenticity import own_pair, own_path
 from webhooks.models import Receipt
 from webhooks.services import drain_receipts
 
@@ -71,6 +75,46 @@ def test_both_secrets_are_good_while_rotating(settings: Any) -> None:
     assert answers == [200, 200]
 
 
+BY_BASIC = ("postmark", "brevo", "mailjet", "sparkpost", "mailgun")
+
+
+@pytest.mark.parametrize("provider", BY_BASIC)
+def test_providers_own_credentials_open_no_other_providers_webhooks(provider: str) -> None:
+    """They stand in a URL that the provider, and whoever reads its settings, can see."""
+    own = own_pair(provider, "hook:secret")
+    for called in BY_BASIC:
+        headers, body = SIGNERS[called](b"{}", now(), 0)
+        headers["Authorization"] = f"Basic {b64encode(own.encode()).decode()}"
+        expected = 200 if called == provider else 401
+        body = b"[]" if called == "sparkpost" else body
+        assert post(called, headers, body).status_code == expected
+    # The common ones stay good at the plain path.
+    headers, body = SIGNERS[provider](b"[]" if provider == "sparkpost" else b"{}", now(), 0)
+    assert post(provider, headers, body).status_code == 200
+
+
+def test_path_nobody_can_guess_is_the_providers_alone_and_needs_its_proof_too() -> None:
+    own, others = (own_path(name, "hook:secret") for name in ("postmark", "brevo"))
+    for end in ("/", ""):
+        path = f"/webhooks/postmark/{own}{end}"
+        assert call(payload("delivery"), path=path).status_code == 200
+        assert call(payload("delivery"), path=path, auth="hook:wrong").status_code == 401
+        strange = f"/webhooks/postmark/{others}{end}"
+        assert call(payload("delivery"), path=strange).status_code == 401
+    for no_token in ("x", own[:-1], f"{own}0", own.upper(), f"{own}/{own}"):
+        assert call(payload("delivery"), path=f"/webhooks/postmark/{no_token}/").status_code == 404
+
+
+def test_path_follows_from_each_secret_and_from_none_without(settings: Any) -> None:
+    settings.WEBHOOK_SECRET = ["old:one", "new:two"]
+    for secret in settings.WEBHOOK_SECRET:
+        path = f"/webhooks/postmark/{own_path('postmark', secret)}/"
+        auth = own_pair("postmark", secret)
+        assert call(payload("delivery"), path=path, auth=auth).status_code == 200
+    settings.WEBHOOK_SECRET = []
+    assert call(payload("delivery"), path=path, auth=auth).status_code == 401
+
+
 def test_call_repeated_46_times_has_one_effect() -> None:
     message = MessageFactory(state="sent", stream="marketing", topic=TopicFactory())
     complaint = payload("spam_complaint", message)
@@ -101,10 +145,15 @@ def test_too_large_body_is_413() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b'"text"', b"null", b"\xff\xfe{}", b'{"a": \xff}', b"[" * 100_000],
+    [b"{", b"[]", b'"text"', b"null", b"\xff\xfe{}", b'{"a": \xff}', b"[" * 100_000],
 )
-def test_body_that_is_no_json_object_is_400(body: bytes) -> None:
-    assert call(body).status_code == 400
+def test_body_that_is_no_json_object_is_kept_as_it_is(body: bytes) -> None:
+    assert call(body).status_code == 200
+    assert bytes(Receipt.objects.get().body) == body
+
+
+def test_empty_body_is_400() -> None:
+    assert call(b"").status_code == 400
     assert not Receipt.objects.exists()
 
 

@@ -12,9 +12,10 @@ from common.clock import now
 from tests.webhooks.amazon import Amazon
 from tests.webhooks.fixtures import fixture
 from tests.webhooks.postmark import payload
-from tests.webhooks.signing import CERTIFICATES, SIGNERS, body_of
+from tests.webhooks.signing import BASIC, CERTIFICATES, SIGNERS, body_of
 from webhooks import receipts
 from webhooks.asgi import Intake
+from webhooks.authenticity import own_path
 from webhooks.models import Receipt
 from webhooks.reading import hash_id
 
@@ -31,9 +32,9 @@ def with_intake(work: Callable[[Call], Awaitable[Any]]) -> Any:
         transport = httpx.ASGITransport(app=intake)  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
 
-            async def call(provider: str, document: Any, number: int = 0) -> int:
+            async def call(provider: str, document: Any, number: int = 0, token: str = "") -> int:
                 headers, body = SIGNERS[provider](body_of(provider, document), now(), number)
-                path = f"/webhooks/{provider}/"
+                path = f"/webhooks/{provider}/{token}"
                 return (await client.post(path, headers=headers, content=body)).status_code
 
             try:
@@ -110,3 +111,18 @@ def test_call_whose_certificate_is_known_is_not_kept_waiting_by_a_strangers(
 
     assert with_intake(work) == [200, 200, False, {503}]
     assert Receipt.objects.count() == 2
+
+
+def test_path_nobody_can_guess_is_looked_at_here_too() -> None:
+    own, others = (own_path(name, BASIC[0]) for name in ("postmark", "brevo"))
+
+    async def work(call: Call) -> list[int]:
+        return [
+            await call("postmark", payload("open"), token=token)
+            for token in (own, f"{own}/", others, f"{others}/")
+        ]
+
+    assert with_intake(work) == [200, 200, 401, 401]
+    scope = {"type": "http", "method": "POST", "scheme": "https", "headers": []}
+    for path, served in ((f"/webhooks/postmark/{own}/", True), ("/webhooks/postmark/x/", False)):
+        assert Intake().serves({**scope, "path": path}) == served

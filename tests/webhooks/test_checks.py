@@ -3,15 +3,21 @@
 from typing import Any
 
 import pytest
+from django.core.checks import ERROR, WARNING
+from django.core.checks.registry import registry
+from django.db import connection, transaction
 from msgspec.structs import replace
 
 from emailauto.config import Config
+from tests.factories import ProviderFactory
 from tests.webhooks.signing import TOPIC
 from webhooks.checks import (
+    check_other_providers,
     check_provider_in_use,
     check_way_out,
     check_webhook_keys,
     check_webhook_secret,
+    check_webhooks_before_deployment,
 )
 from webhooks.providers import ADAPTERS
 
@@ -19,7 +25,7 @@ from webhooks.providers import ADAPTERS
 @pytest.mark.parametrize(
     ("secrets", "ids"),
     [
-        ([], ["webhooks.W001"]),
+        ([], []),
         (["user:password"], []),
         (["user:password", "password"], ["webhooks.E001"]),
         ([":password"], ["webhooks.E001"]),
@@ -67,13 +73,16 @@ def test_webhooks_of_the_provider_in_use_have_to_be_open(
     settings.EMAILAUTO = replace(Config(), provider=config)
     settings.EMAIL_URL = ""
     monkeypatch.setenv("TEST_WEBHOOK_CHECKS", "key")
-    assert check_provider_in_use(None) == []
-    for name in ADAPTERS[provider].settings:
+    assert check_provider_in_use(None) == check_webhooks_before_deployment(None) == []
+    names = ADAPTERS[provider].settings
+    for name in names:
         setattr(settings, name, [])
-    needs = set(ADAPTERS[provider].settings)
-    found = check_provider_in_use(None) + check_webhook_secret(None)
-    said = {"WEBHOOK_SECRET": "webhooks.W001"}
-    assert {message.id for message in found} == {said.get(name, "webhooks.W002") for name in needs}
+    (warning,), (error,) = check_provider_in_use(None), check_webhooks_before_deployment(None)
+    assert (warning.id, error.id) == ("webhooks.W002", "webhooks.E009")
+    assert (warning.level, error.level) == (WARNING, ERROR)
+    for message in (warning, error):
+        assert provider in message.msg
+        assert all(name in message.msg for name in names)
     monkeypatch.delenv("TEST_WEBHOOK_CHECKS")
     assert check_provider_in_use(None) == []
 
@@ -105,3 +114,43 @@ def test_proxy_that_cannot_be_spoken_to_is_an_error(
 ) -> None:
     settings.OUTGOING_PROXY = proxy
     assert [message.id for message in check_way_out(None)] == ids
+
+
+@pytest.mark.django_db
+def test_providers_set_up_in_the_admin_have_to_be_open_too(settings: Any) -> None:
+    """Whatever the default one is. What needs no WEBHOOK_SECRET is open without."""
+    for key, backend, is_active in (
+        ("a", "ses", True),
+        ("b", "postmark", True),
+        ("c", "brevo", False),
+        ("d", "smtp", True),
+    ):
+        ProviderFactory(key=key, backend=backend, is_active=is_active)
+    settings.WEBHOOK_SECRET = []
+    assert check_other_providers(None) == []  # without a database nothing is asked of it
+    (found,) = check_other_providers(None, databases=["default"])
+    assert (found.id, found.level) == ("webhooks.W004", WARNING)
+    assert "postmark" in found.msg
+    (error,) = check_webhooks_before_deployment(None, databases=["default"])
+    assert (error.id, "postmark" in error.msg) == ("webhooks.E009", True)
+    settings.WEBHOOK_SECRET = ["user:password"]
+    assert check_other_providers(None, databases=["default"]) == []
+    settings.SES_TOPIC_ARNS = []
+    (found,) = check_other_providers(None, databases=["default"])
+    assert "SES_TOPIC_ARNS" in found.msg
+    assert "WEBHOOK_SECRET" not in found.msg
+
+
+@pytest.mark.django_db
+def test_table_that_is_not_there_yet_is_no_error() -> None:
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE delivery_provider RENAME TO elsewhere")
+        assert check_other_providers(None, databases=["default"]) == []
+        transaction.set_rollback(True)
+
+
+def test_checks_run_where_they_say() -> None:
+    """`migrate` asks the database, `check --deploy` takes closed webhooks for an error."""
+    assert check_other_providers in registry.registered_checks
+    assert check_webhooks_before_deployment in registry.deployment_checks

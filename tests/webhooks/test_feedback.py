@@ -242,7 +242,9 @@ def test_message_is_found_by_the_providers_id(backend: str) -> None:
     MessageFactory(
         state="sent", provider=ProviderFactory(key="x", backend="sendgrid"), esp_id="pm-1"
     )
-    (outcome,) = apply_feedback([about(None, FeedbackKind.DELIVERED, esp_id="pm-1")])
+    address = parse_address(message.email)
+    told = about(None, FeedbackKind.DELIVERED, esp_id="pm-1", address=address)
+    (outcome,) = apply_feedback([told])
     assert outcome["message"] == str(message.pk)
 
 
@@ -319,7 +321,10 @@ def queries_for(number: int) -> int:
         MessageFactory(state="sent", provider=provider, esp_id=str(uuid4())) for _ in range(number)
     ]
     feedback = [piece for message in messages for piece in story(message)]
-    feedback += [about(None, FeedbackKind.DELIVERED, esp_id=m.esp_id) for m in strangers]
+    feedback += [
+        about(None, FeedbackKind.DELIVERED, esp_id=m.esp_id, address=parse_address(m.email))
+        for m in strangers
+    ]
     feedback += [hard(None, address=parse_address(f"{uuid4()}@example.com")) for _ in messages]
     with CaptureQueriesContext(connection) as queries:
         apply_feedback(feedback)

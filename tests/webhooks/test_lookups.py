@@ -1,5 +1,6 @@
 """Messages in doubt, looked for in their providers' logs over real HTTP."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -54,9 +55,9 @@ def in_doubt(provider: Provider, **fields: Any) -> Message:
 
 def _in_sendgrids(message: Message) -> dict[str, Any]:
     return {
-        "message_uuid": str(message.pk),
         "to_email": message.email,
-        "msg_id": "esp-1",
+        "msg_id": f"esp/{message.pk}",
+        "unique_args": {"message_uuid": str(message.pk)},
         "status": "processed",
         "last_event_time": TAKEN_AT.isoformat(),
     }
@@ -102,9 +103,9 @@ KINDS = sorted(LOGS)
 
 
 def look_ups(server: FakeLists) -> int:
-    """How often a log was asked."""
-    logs = ("/messages", "/events")
-    return sum(path.startswith("/messages") or path.endswith(logs) for path, _ in server.requests)
+    """How often a log was searched."""
+    logs = ("/messages", "/messages/outbound", "/events")
+    return sum(path.endswith(logs) for path, _ in server.requests)
 
 
 def make_due() -> None:
@@ -152,6 +153,84 @@ def test_a_log_that_ignores_the_filter_proves_nothing(
         provider = account(server, monkeypatch)
         message, other = in_doubt(provider), in_doubt(provider, state=MessageState.SENT)
         entry = LOGS[kind](other)
+        everything = {"items": [entry], "Messages": [entry], "messages": [entry], "events": [entry]}
+        server.script = [Answer(200, everything)]
+        reconcile(budget=60)
+    message.refresh_from_db()
+    assert message.state == MessageState.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        Answer(404, {}),
+        Answer(200, {}),
+        Answer(200, {"unique_args": None}),
+        Answer(200, {"unique_args": {"message_uuid": "nonsense"}}),
+        Answer(200, {"unique_args": "not json"}),
+        Answer(200, ["another shape"]),
+        None,
+    ],
+)
+def test_sendgrids_search_is_no_proof(
+    detail: Answer | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may find any mail to the same person. That of the others would make one that was never
+    sent count as sent: only what the mail found says of itself is proof."""
+    with fake_lists("sendgrid") as server:
+        provider = account(server, monkeypatch)
+        message = in_doubt(provider)
+        other = in_doubt(provider, contact=message.contact, state=MessageState.SENT)
+        entry = _in_sendgrids(other)
+        server.log = [entry]
+        shown = {name: value for name, value in entry.items() if name != "unique_args"}
+        server.script = [Answer(200, {"messages": [shown]}), *([detail] if detail else [])]
+        reconcile(budget=60)
+        assert server.requests[1][0] == f"/messages/esp%2F{other.pk}"
+    message.refresh_from_db()
+    assert message.state == MessageState.UNKNOWN
+    assert message.look_up.result == LookUp.Result.NOT_FOUND
+
+
+def test_sendgrids_own_mail_is_found_among_others_to_the_same_person(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with fake_lists("sendgrid") as server:
+        provider = account(server, monkeypatch)
+        message = in_doubt(provider)
+        other = in_doubt(provider, contact=message.contact, state=MessageState.SENT)
+        others, own = _in_sendgrids(other), _in_sendgrids(message)
+        own["unique_args"] = json.dumps(own["unique_args"])
+        server.script = [Answer(200, {"messages": [others, own]}), Answer(200, others)]
+        server.script.append(Answer(200, own))
+        reconcile(budget=60)
+    message.refresh_from_db()
+    assert message.state == MessageState.SENT
+
+
+def test_a_mail_sendgrid_does_not_tell_about_uses_up_no_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with fake_lists("sendgrid") as server:
+        message = in_doubt(account(server, monkeypatch))
+        found = Answer(200, {"messages": [_in_sendgrids(message)]})
+        server.script = [found, Answer(429, "", {"Retry-After": "600"})]
+        reconcile(budget=60)
+    message.refresh_from_db()
+    assert message.state == MessageState.UNKNOWN
+    assert (message.look_up.result, message.look_up.tries) == (LookUp.Result.NOT_TOLD, 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_mail_to_the_same_person_is_no_proof_whatever_the_search_finds(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fake_lists(kind) as server:
+        provider = account(server, monkeypatch)
+        message = in_doubt(provider)
+        other = in_doubt(provider, contact=message.contact, state=MessageState.SENT)
+        entry = LOGS[kind](other)
+        server.log = [entry]
         everything = {"items": [entry], "Messages": [entry], "messages": [entry], "events": [entry]}
         server.script = [Answer(200, everything)]
         reconcile(budget=60)

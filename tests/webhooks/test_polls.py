@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,13 +19,16 @@ from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
 from common.addresses import address_hash
+from contacts.models import Subscription
+from contacts.services import record_consent
+from contacts.states import ConsentState
 from delivery.models import Bounce, Provider
 from delivery.states import MessageState
 from emailauto.supervisor.programs import _BULK_LANES
 from suppression.models import Suppression
 from tests.delivery.crashing import environment
 from tests.delivery.fakeesp import Answer, drip, endless, gzip_bomb, reset
-from tests.factories import MessageFactory, SenderFactory
+from tests.factories import MessageFactory, SenderFactory, TopicFactory
 from tests.webhooks.accounts import DOMAIN, account
 from tests.webhooks.fakelists import KEY, Entry, FakeLists, fake_lists
 from webhooks.models import Poll
@@ -231,7 +234,7 @@ def test_a_bounce_that_names_its_mail_is_noted_on_it(monkeypatch: pytest.MonkeyP
     with fake_lists("postmark") as server:
         provider = account(server, monkeypatch)
         message = MessageFactory(state=MessageState.SENT, provider=provider, esp_id="esp-7")
-        entries = [Entry("somebody-else@example.com", NOW, "HardBounce", mail="esp-7")]
+        entries = [Entry(message.email, NOW, "HardBounce", mail="esp-7")]
         server.lists = {"bounces": entries}
         reconcile(budget=60)
     message.refresh_from_db()
@@ -410,6 +413,127 @@ def test_a_run_begins_anew_when_its_place_is_refused_again_and_again(
         sendgrid.script = [Answer(400, "no such page")]
         reconcile(budget=60)
     assert Poll.objects.get(list="bounces").page == ""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Answer(429, ""), Answer(500, ""), Answer(503, ""), Answer(401, ""), Answer(do=reset)],
+    ids=["429", "500", "503", "401", "reset"],
+)
+def test_an_outage_a_limit_and_a_key_do_not_lose_the_place(
+    answer: Answer, sendgrid: FakeLists, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list that may be asked five times an hour would never be read to its end."""
+    account(sendgrid, monkeypatch)
+    wanted = fill(sendgrid, at=NOW)
+    reconcile(budget=60)
+    Suppression.objects.all().delete()
+    bounces = Poll.objects.filter(list="bounces")
+    bounces.update(page="2", until=Now())
+    for number in range(1, 8):
+        # Two that blame the place, and others between them, are no three in a row.
+        blamed = number in (2, 5)
+        bounces.update(due_at=Now())
+        sendgrid.script = [Answer(400, "no such page") if blamed else answer]
+        reconcile(budget=60)
+        assert bounces.get().page == "2"
+        assert bounces.get().failures == number
+    assert bounces.get().refusals == 2
+    bounces.update(due_at=Now())
+    sendgrid.requests.clear()
+    reconcile(budget=60)
+    assert [query["offset"] for _, query in sendgrid.requests] == ["2", "3"]
+    assert set(suppressed()) < set(wanted)
+    assert (bounces.get().refusals, bounces.get().last_error) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "reset_at", "seconds"),
+    [
+        ("X-RateLimit-Reset", lambda: int(time.time()) + 3_000, 3_000),
+        ("X-RateLimit-Reset", lambda: int(time.time() + 3_000) * 1_000, 3_000),
+        ("x-sib-ratelimit-reset", lambda: 900, 900),
+        ("X-RateLimit-Reset", lambda: int(time.time()) + 10**6, 6 * 3_600),
+        ("X-RateLimit-Reset", lambda: int(time.time()) - 100, 1),
+        ("X-RateLimit-Reset", lambda: "soon", 60),
+        ("X-RateLimit-Reset", lambda: "9" * 400, 60),
+        ("X-RateLimit-Reset", lambda: "nan", 60),
+    ],
+)
+def test_the_end_of_a_limit_is_waited_for(
+    name: str,
+    reset_at: Callable[[], object],
+    seconds: int,
+    sendgrid: FakeLists,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    account(sendgrid, monkeypatch)
+    sendgrid.script = [Answer(429, "", {name: str(reset_at())})]
+    before = datetime.now(UTC)
+    reconcile(budget=60)
+    due_at = Poll.objects.get(list="bounces").due_at
+    pause = timedelta(seconds=seconds)
+    assert before + pause - timedelta(seconds=2) <= due_at <= datetime.now(UTC) + pause
+
+
+def same_page_for_ever(server: FakeLists) -> None:
+    page = {"email": "hard@example.com", "reason": "550 5.1.1 unknown", "created": 1}
+
+    def repeat(_number: int) -> None:
+        server.script = [Answer(200, [page])]
+
+    server.before = repeat
+    server.script = [Answer(200, [page])]
+
+
+def test_a_list_that_does_not_listen_to_the_place_is_noted(
+    sendgrid: FakeLists, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account(sendgrid, monkeypatch)
+    same_page_for_ever(sendgrid)
+    asked = accounts()
+    polls.plan_polls(asked)
+    Poll.objects.exclude(list="bounces").delete()
+    for _ in range(2):  # whoever comes to it first, and whoever goes on
+        Poll.objects.update(due_at=Now())
+        polls.run_polls(asked, deadline=time.monotonic() + 0.001)
+    poll = Poll.objects.get()
+    assert poll.last_error == "the same page as before: it does not listen to where we are"
+    assert (poll.pages, poll.page, poll.refusals) == (1, "1", 1)
+    assert len(sendgrid.requests) == 2
+    assert poll.due_at > NOW + timedelta(minutes=4)
+
+
+def test_a_list_without_an_end_is_noted_however_many_tasks_read_it(
+    sendgrid: FakeLists, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polls, "_MOST_PAGES", 3)
+    account(sendgrid, monkeypatch)
+    sendgrid.page_size = 1
+    everybody = [Entry(f"u{n}@example.com", NOW, "550 5.1.1 unknown") for n in range(9)]
+    sendgrid.lists = {"bounces": everybody}
+    asked = accounts()
+    polls.plan_polls(asked)
+    Poll.objects.exclude(list="bounces").delete()
+    for pages in (1, 2, 3, 3):
+        polls.run_polls(asked, deadline=time.monotonic() + 0.001)
+        assert Poll.objects.get().pages == pages
+    assert Poll.objects.get().last_error == "a list without an end"
+    # A new run counts anew.
+    forget_cursors([Poll.objects.get().pk])
+    polls.run_polls(asked, deadline=time.monotonic() + 0.001)
+    assert Poll.objects.get().pages == 1
+
+
+def test_two_domains_may_have_the_same_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_lists("mailgun") as server:
+        account(server, monkeypatch)
+        SenderFactory(email="news@second.example.com")
+        same = [Entry("both@example.com", NOW, "no such user")]
+        server.lists = {f"{DOMAIN}/bounces": same, "second.example.com/bounces": list(same)}
+        reconcile(budget=60)
+    assert suppressed() == {"both@example.com": ALL_HARD}
+    assert Poll.objects.get(list="bounces").last_error == ""
 
 
 def test_a_budget_that_is_over_ends_after_the_page(
@@ -610,3 +734,24 @@ def test_stronger_reasons_here_stay(sendgrid: FakeLists, monkeypatch: pytest.Mon
     fill(sendgrid, at=NOW)
     reconcile(budget=60)
     assert suppressed()["left@example.com"] == ("marketing", "complaint")
+
+
+@pytest.mark.parametrize("kind", ["sendgrid", "postmark"])
+def test_list_does_not_undo_what_the_person_has_asked_for_since(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the overlap each entry is read for days, and some lists are read whole each time."""
+    message = MessageFactory(state=MessageState.SENT, stream="marketing", topic=TopicFactory())
+    assert message.topic is not None
+    record_consent(message.contact, message.topic, ConsentState.GRANTED, source="page")
+    Subscription.objects.update(at=NOW - timedelta(hours=1))
+    before, after = NOW - timedelta(hours=2), NOW - timedelta(minutes=1)
+    name = {"sendgrid": "unsubscribes", "postmark": "broadcast"}[kind]
+    why = {"sendgrid": "", "postmark": "ManualSuppression"}[kind]
+    with fake_lists(kind) as server:
+        account(server, monkeypatch)
+        for moment, expected in ((before, set()), (after, {LEFT})):
+            server.lists = {name: [Entry(message.email, moment, why)]}
+            reconcile(budget=60)
+            assert set(Suppression.objects.values_list("scope", "reason")) == expected
+            Poll.objects.update(due_at=Now())

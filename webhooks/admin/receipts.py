@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -15,6 +16,7 @@ from common.admin.words import ago, badge
 from suppression.states import scope_in_words
 from webhooks.models import Receipt
 from webhooks.services import replay_receipts
+from webhooks.sources import SOURCES
 from webhooks.states import ReceiptState
 
 _SHOWN = 200_000
@@ -57,7 +59,7 @@ class ReceiptAdmin(RecordAdmin[Receipt]):
     change_form_template = "admin/webhooks/receipt/change_form.html"
     list_display = ["call", "state_label", "effects", "received"]
     list_filter = ["state", ProviderFilter]
-    search_fields = ["=provider_event_id"]
+    search_fields = ["provider_event_id__exact"]
     search_help_text = "The provider's event id"
     empty_text = "Providers tell about bounces, complaints and opens at /webhooks/<provider>."
     operations = (
@@ -72,6 +74,21 @@ class ReceiptAdmin(RecordAdmin[Receipt]):
             bulk=True,
         ),
     )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Receipt]:
+        # The list shows neither, and a page of them may be megabytes.
+        return super().get_queryset(request).defer("body", "error")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Receipt], search_term: str
+    ) -> tuple[QuerySet[Receipt], bool]:
+        if not search_term.strip():
+            return queryset, False
+        # Ids are indexed by provider first, so each is looked into.
+        found = queryset.filter(
+            provider__in=list(SOURCES), provider_event_id=search_term.strip().replace("\x00", "")
+        )
+        return found, False
 
     @admin.display(description="receipt")
     def call(self, receipt: Receipt) -> SafeString:
@@ -124,12 +141,16 @@ def _effect(effect: str) -> str:
         return f"consent to “{value}” withdrawn"
     if name == "no_address":
         return "no address to suppress"
+    if name == "outdated":
+        return "nothing suppressed: they have asked for mail again since"
     return f"message marked as {effect.removesuffix('_at')}"
 
 
 def _readable(body: bytes) -> str:
     text = body.decode("utf-8", "replace")
     try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+        shown = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
         return text
+    # Half of a surrogate pair is valid in JSON, and in no page.
+    return shown.encode("utf-8", "backslashreplace").decode()

@@ -1,6 +1,7 @@
 """Delivery status notifications (RFC 3464, RFC 6533): what a mail server says for machines."""
 
 from collections.abc import Sequence
+from itertools import islice
 
 from delivery.bounces import FOR_GOOD, classify_reply
 from webhooks.classification import as_bounce
@@ -10,7 +11,8 @@ from webhooks.mailbox.told import Told
 from webhooks.reading import as_detail
 
 _TYPES = ("message/delivery-status", "message/global-delivery-status")
-_MAX_RECIPIENTS = 100
+MAX_RECIPIENTS = 10
+"""Which are judged. Our mails have one; what a report says of more than that are a list's."""
 _OF_A_RECIPIENT = ("final-recipient", "original-recipient", "action", "status")
 
 # `relayed` and `expanded`: it went on to where nobody reports from, or to several.
@@ -20,12 +22,13 @@ _BY_STATUS = {"2": "delivered", "4": "failed", "5": "failed"}
 
 def read_dsn(mail: Mail) -> Told | None:
     """What it reports, or None when it is no such notification."""
-    recipients = [
+    told = (
         fields
         for part in mail.of_type(*_TYPES)
         for fields in map(read_headers, part.text.strip().split("\n\n"))
         if any(name in _OF_A_RECIPIENT for name, _ in fields)
-    ][:_MAX_RECIPIENTS]
+    )
+    recipients = list(islice(told, MAX_RECIPIENTS))
     return _mildest([_of(fields, mail) for fields in recipients]) if recipients else None
 
 

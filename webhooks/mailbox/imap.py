@@ -19,18 +19,30 @@ MAX_MAIL = 256 * 1024
 """Bytes of a mail that are taken. What a report says stands at its beginning; the mail that it
 brings back stands at its end."""
 
-SESSION_SECONDS = 120.0
-_TIMEOUT = 20.0
+SESSION_SECONDS = 30.0
+"""From the connection to its end, whatever the server does: others need the worker, too."""
+_TIMEOUT = 10.0
+# Of the mails that are listed with one command.
+_WINDOW = 1_000
 _DISCARDED_AT_ONCE = 64 * 1024
-_UID = re.compile(rb"\bUID (\d+)")
+# Numbers of 32 bits, both of them.
+_UID = re.compile(rb"\bUID (\d{1,10})\b")
+_VALIDITY = re.compile(rb"\d{1,10}")
+
+
+class Refused(MailboxError):
+    """The server said no to this, and may do something else."""
 
 
 class _Bounded:
     """Of imaplib's connections: cut off at a deadline, and no literal is kept beyond a mail's."""
 
+    deadline: float
+
     def open(self, host: str = "", port: int | None = 0, timeout: float | None = None) -> None:
         super().open(host, port, timeout)  # type: ignore[misc]
-        watchdog.watch(self, time.monotonic() + SESSION_SECONDS)
+        self.deadline = time.monotonic() + SESSION_SECONDS
+        watchdog.watch(self, self.deadline)
 
     def read(self, size: int) -> bytes:
         """As much of the next `size` bytes as is kept; the others are read and thrown away."""
@@ -57,29 +69,41 @@ class _Imaps(_Bounded, imaplib.IMAP4_SSL):
 
 
 class Mailbox:
-    """The selected folder. Its methods raise `MailboxError`."""
+    """The selected folder. Its methods raise `MailboxError`. UIDs are of the mails in it as long as
+    `uid_validity` is the same; None: the server does not say."""
 
-    def __init__(self, connection: imaplib.IMAP4, count: int, capabilities: frozenset[str]) -> None:
+    def __init__(
+        self,
+        connection: _Imap | _Imaps,
+        count: int,
+        capabilities: frozenset[str],
+        uid_validity: int | None,
+    ) -> None:
         self._connection = connection
         self._count = count
         self._capabilities = capabilities
+        self.uid_validity = uid_validity
 
-    def uids(self, most: int) -> list[str]:
-        """The ids of the mails that have been here longest."""
-        if not self._count:
-            return []
-        last = min(self._count, most)
-        with _step("it did not list its mails"):
-            _, answer = self._connection.fetch(f"1:{last}", "(UID)")
-        found = (_UID.search(line) for line in answer if isinstance(line, bytes))
-        return [match[1].decode() for match in found if match]
+    def seconds_left(self) -> float:
+        """Until the connection is cut off."""
+        return self._connection.deadline - time.monotonic()
 
-    def fetch(self, uid: str) -> bytes | None:
+    def uids(self) -> Iterator[int]:
+        """The mails, oldest first, asked for as they are wanted."""
+        for first in range(1, self._count + 1, _WINDOW):
+            last = min(first + _WINDOW - 1, self._count)
+            with _step("it did not list its mails"):
+                _, answer = self._connection.fetch(f"{first}:{last}", "(UID)")
+            found = (_UID.search(line) for line in answer if isinstance(line, bytes))
+            yield from (int(match[1]) for match in found if match)
+
+    def fetch(self, uid: int) -> bytes | None:
         """The first `MAX_MAIL` bytes of a mail, which stays unread; None when it is gone or the
         server does not give it out."""
+        wanted = f"(BODY.PEEK[]<0.{MAX_MAIL}>)"
         with _step("it did not give out a mail"):
             try:
-                status, answer = self._connection.uid("FETCH", uid, f"(BODY.PEEK[]<0.{MAX_MAIL}>)")
+                status, answer = self._connection.uid("FETCH", str(uid), wanted)
             except imaplib.IMAP4.abort:
                 raise
             except imaplib.IMAP4.error:  # one that it cannot read must not hold up the others
@@ -88,12 +112,12 @@ class Mailbox:
         texts = (entry[1] for entry in answer if isinstance(entry, tuple))
         return next(texts, None) if status == "OK" else None
 
-    def put_away(self, uids: Sequence[str], folder: str | None) -> None:
-        """Mark the mails as read and move them to the folder, or delete them. Mails that somebody
-        else has put away in the meantime are no error."""
+    def put_away(self, uids: Sequence[int], folder: str | None) -> None:
+        """Mark the mails as read and move them to the folder, or delete them; raises `Refused`.
+        Mails that somebody else has put away in the meantime are no error."""
         if not uids:
             return
-        which = ",".join(uids)
+        which = ",".join(map(str, uids))
         self._uid("STORE", which, "+FLAGS.SILENT", r"(\Seen)")
         if folder is not None and "MOVE" in self._capabilities:
             self._into(folder, "MOVE", which)
@@ -118,7 +142,7 @@ class Mailbox:
         with _step("it did not move or delete mails"):
             status, _ = self._connection.uid(command, *arguments)
         if status != "OK":
-            raise MailboxError("it did not move or delete mails")
+            raise Refused("it did not move or delete mails")
 
 
 @contextmanager
@@ -135,7 +159,7 @@ def open_mailbox(account: Account) -> Iterator[Mailbox]:
         _leave(connection)
 
 
-def _connect(account: Account) -> imaplib.IMAP4:
+def _connect(account: Account) -> _Imap | _Imaps:
     if account.security is Security.TLS:
         context = ssl.create_default_context()
         return _Imaps(account.host, account.port, ssl_context=context, timeout=_TIMEOUT)
@@ -158,7 +182,7 @@ def _log_in(connection: imaplib.IMAP4, account: Account) -> None:
             connection.login(account.user, account.password)
 
 
-def _select(connection: imaplib.IMAP4, folder: str) -> Mailbox:
+def _select(connection: _Imap | _Imaps, folder: str) -> Mailbox:
     with _step("it has no such folder, or lets nobody change it"):
         # What it can do may have changed with the login.
         _, words = connection.capability()
@@ -168,7 +192,13 @@ def _select(connection: imaplib.IMAP4, folder: str) -> Mailbox:
     capabilities = frozenset(
         b" ".join(filter(None, words)).decode("ascii", "replace").upper().split()
     )
-    return Mailbox(connection, int(count[0] or 0), capabilities)
+    _, validity = connection.response("UIDVALIDITY")
+    return Mailbox(connection, int(count[0] or 0), capabilities, _number(validity))
+
+
+def _number(said: Sequence[bytes | None]) -> int | None:
+    last = said[-1] if said else None
+    return int(last) if last is not None and _VALIDITY.fullmatch(last) else None
 
 
 def _leave(connection: imaplib.IMAP4) -> None:
@@ -188,7 +218,7 @@ def _step(otherwise: str) -> Iterator[None]:
     except (imaplib.IMAP4.abort, OSError) as error:
         raise MailboxError(f"it cannot be reached ({type(error).__name__})") from None
     except (imaplib.IMAP4.error, ValueError):  # ValueError: imaplib's for what is not ASCII
-        raise MailboxError(otherwise) from None
+        raise Refused(otherwise) from None
 
 
 def _quoted(name: str) -> str:

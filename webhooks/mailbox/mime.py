@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from email.errors import HeaderParseError
 from email.header import decode_header
+from functools import cached_property
 from urllib.parse import unquote
 
 from webhooks.reading import Malformed
@@ -64,7 +65,7 @@ class Part:
         return _as_text(_transferred(self.body, encoding), charset).replace("\r\n", "\n")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mail:
     """A mail: its own headers, and its parts from first to last."""
 
@@ -83,7 +84,7 @@ class Mail:
         """The parts of these types."""
         return [part for part in self.parts if part.type in types]
 
-    @property
+    @cached_property
     def words(self) -> str:
         """What it tells people: its plain text parts, or whatever is text."""
         plain = self.of_type("text/plain") or self.of_type("text/html")

@@ -16,6 +16,43 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
+            name="BounceMailbox",
+            fields=[
+                ("account", models.CharField(max_length=64, primary_key=True, serialize=False)),
+                ("uid_validity", models.BigIntegerField(blank=True, null=True)),
+                (
+                    "kept",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.BigIntegerField(),
+                        default=list,
+                        help_text="Mails that are receipts here, and are still in the folder.",
+                        size=None,
+                    ),
+                ),
+                (
+                    "put_off",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.BigIntegerField(),
+                        default=list,
+                        help_text="Mails at which a session broke off: they come after all others.",
+                        size=None,
+                    ),
+                ),
+                ("failures", models.PositiveIntegerField(default=0, help_text="In a row.")),
+                ("last_ok_at", models.DateTimeField(blank=True, null=True)),
+                ("last_error", models.CharField(blank=True, max_length=200)),
+            ],
+            options={"verbose_name_plural": "bounce mailboxes"},
+        ),
+        migrations.CreateModel(
+            name="Turn",
+            fields=[
+                ("name", models.CharField(max_length=40, primary_key=True, serialize=False)),
+                ("lease_owner", models.CharField(blank=True, max_length=80)),
+                ("lease_until", models.DateTimeField(blank=True, null=True)),
+            ],
+        ),
+        migrations.CreateModel(
             name="OutgoingEndpoint",
             fields=[
                 (
@@ -121,6 +158,11 @@ class Migration(migrations.Migration):
                         ),
                         fields=["due_at", "id"],
                         name="receipt_tried",
+                    ),
+                    models.Index(
+                        condition=models.Q(("state__in", ["pending", "parked", "dead"])),
+                        fields=["state", "-id"],
+                        name="receipt_by_state",
                     ),
                 ],
                 "constraints": [
@@ -244,6 +286,24 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("page", models.TextField(blank=True)),
+                (
+                    "pages",
+                    models.PositiveIntegerField(default=0, help_text="Read in the run under way."),
+                ),
+                (
+                    "page_digest",
+                    models.CharField(
+                        blank=True,
+                        help_text="Of what was told the last time, to know it again.",
+                        max_length=64,
+                    ),
+                ),
+                (
+                    "refusals",
+                    models.PositiveSmallIntegerField(
+                        default=0, help_text="Of this page, in a row; outages and limits are none."
+                    ),
+                ),
                 (
                     "due_at",
                     models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),

@@ -1,10 +1,10 @@
 """Outgoing webhooks: who is told what, and what became of each telling."""
 
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
@@ -62,24 +62,6 @@ class OutgoingEndpoint(models.Model):
         return kind in self.types or (EVERY_TYPE in self.types and kind.startswith(PREFIX))
 
 
-class OutgoingDeliveryQuerySet(models.QuerySet["OutgoingDelivery"]):
-    """Row-level rules of deliveries."""
-
-    def due(self) -> Self:
-        """Pending, not leased by a living worker, its time come, its endpoint ready for it."""
-        ready = OutgoingEndpoint.objects.filter(
-            Q(resume_at__isnull=True) | Q(resume_at__lte=Now()),
-            pk=OuterRef("endpoint"),
-            is_active=True,
-        )
-        return self.filter(
-            Q(lease_until__isnull=True) | Q(lease_until__lt=Now()),
-            Exists(ready),
-            state=OutgoingState.PENDING,
-            due_at__lte=Now(),
-        )
-
-
 class OutgoingDelivery(models.Model):
     """One piece of news for one endpoint. `event_id` is the `webhook-id` of every attempt.
 
@@ -107,8 +89,6 @@ class OutgoingDelivery(models.Model):
     answer = models.CharField(max_length=500, blank=True)
     created_at = models.DateTimeField(db_default=Now())
     settled_at = models.DateTimeField(null=True, blank=True)
-
-    objects = OutgoingDeliveryQuerySet.as_manager()
 
     class Meta:
         verbose_name = "outgoing delivery"

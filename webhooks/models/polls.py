@@ -41,6 +41,13 @@ class Poll(models.Model):
         null=True, blank=True, help_text=_("When the run began that is not over yet.")
     )
     page = models.TextField(blank=True)
+    pages = models.PositiveIntegerField(default=0, help_text=_("Read in the run under way."))
+    page_digest = models.CharField(
+        max_length=64, blank=True, help_text=_("Of what was told the last time, to know it again.")
+    )
+    refusals = models.PositiveSmallIntegerField(
+        default=0, help_text=_("Of this page, in a row; outages and limits are none.")
+    )
     due_at = models.DateTimeField(db_default=Now())
     claimed_until = models.DateTimeField(null=True, blank=True)
     lease_owner = models.CharField(max_length=80, blank=True)

@@ -20,6 +20,12 @@ class ReceiptQuerySet(models.QuerySet["Receipt"]):
             due_at__lte=Now(),
         )
 
+    def has_due(self) -> bool:
+        """Whether anything is due. Fresh ones and those tried before have an index each, so each is
+        asked; a question that names neither would be a scan of all that was ever applied."""
+        due = self.due()
+        return due.filter(attempts=0).exists() or due.filter(attempts__gt=0).exists()
+
 
 class Receipt(models.Model):
     """What an authentic webhook call told, byte for byte: each event of an array is one. Or a mail
@@ -58,6 +64,12 @@ class Receipt(models.Model):
                 fields=["due_at", "id"],
                 name="receipt_tried",
                 condition=Q(state__in=["pending", "parked"], attempts__gt=0),
+            ),
+            # Of those that were applied, nearly all, the newest are found by id.
+            models.Index(
+                fields=["state", "-id"],
+                name="receipt_by_state",
+                condition=Q(state__in=["pending", "parked", "dead"]),
             ),
         ]
 

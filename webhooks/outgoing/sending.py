@@ -10,7 +10,9 @@ from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from common.postgres import insist, session_lock
+from django.conf import settings
+
+from common.postgres import insist
 from webhooks.exchange import Answer, exchange
 from webhooks.guard import Denied, Unreachable
 from webhooks.models import OutgoingEndpoint
@@ -26,6 +28,7 @@ from webhooks.outgoing.transitions import (
     withhold,
 )
 from webhooks.outgoing.verdicts import Verdict, judge
+from webhooks.turns import Lease, turn
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +40,10 @@ _MOST_ANSWER_BYTES = 4_096
 SLOTS = 32
 _RESERVED = 8
 _EACH = 8
+
+TURN = "outgoing"
+# Made longer again and again while the drain lives.
+_TURN_SECONDS = 15.0
 
 # How long the drain waits for answers before it looks for new work.
 _LOOK_SECONDS = 0.2
@@ -63,23 +70,29 @@ def drain_deliveries(*, budget: float) -> bool:
 
     One drain at a time: it calls many endpoints at once, and workers that it does not need are
     free for mail. It ends with its last call, twice `CALL_SECONDS` after the budget at the latest.
+    One that died is waited for `_TURN_SECONDS`.
     """
-    with session_lock(b"lane:outgoing") as is_ours:
-        if not is_ours:
+    with turn(TURN, seconds=min(_TURN_SECONDS, settings.LEASE_SECONDS)) as lease:
+        if lease is None:
             return False
         with ThreadPoolExecutor(SLOTS, thread_name_prefix="outgoing") as pool:
-            return _fly(Flight(pool), time.monotonic() + budget)
+            return _fly(Flight(pool), lease, time.monotonic() + budget)
 
 
-def _fly(flight: Flight, end: float) -> bool:
-    while time.monotonic() < end:
+def _fly(flight: Flight, lease: Lease, end: float) -> bool:
+    # Whoever has lost the turn ends what is under way, and calls nobody any more.
+    while time.monotonic() < end and insist(lease.keep):
         _start(flight)
         if not flight.calls:
             return False
         _land(flight)
     # While the last answers are waited for, those who are quick are not made to wait as well.
     slow = set(flight.by_endpoint)
-    while not slow.isdisjoint(flight.by_endpoint) and time.monotonic() < end + CALL_SECONDS:
+    while (
+        not slow.isdisjoint(flight.by_endpoint)
+        and time.monotonic() < end + CALL_SECONDS
+        and insist(lease.keep)
+    ):
         _start(flight, without=slow)
         _land(flight)
     while flight.calls:

@@ -1,4 +1,5 @@
-"""Brevo's transactional webhooks. It signs nothing: Basic authentication is all the proof there is.
+"""Brevo's transactional webhooks: an event, or an array of them where they are set to be batched.
+It signs nothing: Basic authentication is all the proof there is.
 
 It throws a call away after any answer but 2xx and 429, so what is our fault is answered 429.
 """
@@ -8,9 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from delivery.bounces import BounceClass, classify_reply, not_hard
-from webhooks.adapters import Adapter, Event, never_mind
-from webhooks.authenticity import has_basic_auth
-from webhooks.classification import BREVO_BLOCKS, Meaning, as_bounce
+from webhooks.adapters import MEGABYTE, Adapter, Event, never_mind
+from webhooks.authenticity import basic_auth_of
+from webhooks.classification import BREVO_BLOCKS, REJECTED, Meaning, as_bounce
 from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
@@ -19,6 +20,7 @@ from webhooks.reading import (
     as_json,
     as_moment,
     decode,
+    elements,
     hash_id,
     own_uuid,
     text_at,
@@ -42,7 +44,6 @@ _KINDS = {
 _BOUNCES = {
     "hard_bounce": BounceClass.HARD,
     "invalid_email": BounceClass.HARD,
-    "error": BounceClass.CONTENT,
     "spam": BounceClass.COMPLAINT,
     "complaint": BounceClass.COMPLAINT,
     "unsubscribe": BounceClass.UNSUBSCRIBE,
@@ -51,11 +52,14 @@ _BOUNCES = {
 
 
 def events(headers: Mapping[str, str], body: bytes) -> list[Event]:
-    """One event, by what it tells."""
-    raw = decode(body)
+    """One for each element of the array ("batched"), or the one event, by what it tells."""
+    return [Event(_id(as_json(element), element), element) for element in elements(body)]
+
+
+def _id(raw: dict[str, Any], element: bytes) -> str:
     identity = [raw.get(name) for name in _IDENTITY]
     is_told = raw.get("ts_event") is not None or raw.get("ts_epoch") is not None
-    return [Event(hash_id("event", *identity) if is_told else hash_id("body", body), body)]
+    return hash_id("event", *identity) if is_told else hash_id("body", element)
 
 
 def parse(body: bytes, received_at: datetime) -> Sequence[Feedback]:
@@ -82,6 +86,8 @@ def _meaning(raw: dict[str, Any]) -> Meaning:
     event, reason = text_at(raw, "event"), text_at(raw, "reason")
     if event in _BOUNCES:
         return as_bounce(_BOUNCES[event])
+    if event == "error":
+        return REJECTED
     if event == "soft_bounce":
         return as_bounce(not_hard(classify_reply(reason)))
     if event == "blocked":
@@ -91,9 +97,10 @@ def _meaning(raw: dict[str, Any]) -> Meaning:
 
 
 ADAPTER = Adapter(
-    admits=has_basic_auth,
+    admits=basic_auth_of(NAME),
     verify=never_mind,
     events=events,
     parse=parse,
+    max_body=5 * MEGABYTE,
     failure_status=429,
 )

@@ -16,7 +16,14 @@ from django.conf import settings
 from delivery.bounces import BounceClass, classify_reply
 from webhooks.adapters import Adapter, Event, NotAuthentic
 from webhooks.authenticity import has_basic_auth, is_one_of, require_recent, unix_time
-from webhooks.classification import MAILGUN, Meaning, as_bounce, known, unless_the_code_says
+from webhooks.classification import (
+    MAILGUN,
+    REJECTED,
+    Meaning,
+    as_bounce,
+    known,
+    unless_the_code_says,
+)
 from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
@@ -46,13 +53,12 @@ _KINDS = {
 _PERSONS = {
     "complained": BounceClass.COMPLAINT,
     "unsubscribed": BounceClass.UNSUBSCRIBE,
-    "rejected": BounceClass.CONTENT,
 }
 
 
 def admits(headers: Mapping[str, str]) -> bool:
     """Whether there is a key, and the call carries our credentials."""
-    return bool(settings.MAILGUN_WEBHOOK_SIGNING_KEY) and has_basic_auth(headers)
+    return bool(settings.MAILGUN_WEBHOOK_SIGNING_KEY) and has_basic_auth(NAME, headers)
 
 
 def verify(headers: Mapping[str, str], body: bytes, now: datetime) -> None:
@@ -105,6 +111,8 @@ def _meaning(raw: Any) -> Meaning:
     event = text_at(raw, "event")
     if event in _PERSONS:
         return as_bounce(_PERSONS[event])
+    if event == "rejected":
+        return REJECTED
     if event == "failed" and text_at(raw, "severity") == "temporary":
         return FeedbackKind.DEFERRED, None
     if event == "failed":

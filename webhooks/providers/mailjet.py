@@ -7,7 +7,7 @@ from typing import Any
 
 from delivery.bounces import BounceClass, classify_reply, not_hard
 from webhooks.adapters import MEGABYTE, Adapter, Event, never_mind
-from webhooks.authenticity import has_basic_auth
+from webhooks.authenticity import basic_auth_of
 from webhooks.classification import MAILJET, Meaning, as_bounce, known
 from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
@@ -17,9 +17,9 @@ from webhooks.reading import (
     as_json,
     as_moment,
     decode,
+    elements,
     hash_id,
     own_uuid,
-    split,
     text_at,
 )
 
@@ -41,9 +41,7 @@ _PERSONS = {
 
 def events(headers: Mapping[str, str], body: bytes) -> list[Event]:
     """One for each element of the array, or the one event, by what it tells."""
-    if not body.lstrip().startswith(b"["):
-        return [Event(_id(decode(body), body), body)]
-    return [Event(_id(as_json(element.decode()), element), element) for element in split(body)]
+    return [Event(_id(as_json(element), element), element) for element in elements(body)]
 
 
 def _id(raw: dict[str, Any], element: bytes) -> str:
@@ -91,7 +89,7 @@ def _bounce_class(raw: dict[str, Any]) -> BounceClass:
 
 
 ADAPTER = Adapter(
-    admits=has_basic_auth,
+    admits=basic_auth_of(NAME),
     verify=never_mind,
     events=events,
     parse=parse,

@@ -71,14 +71,16 @@ def parse(body: bytes, received_at: datetime) -> Sequence[Feedback]:
     message = at(payload, "message") or at(payload, "original_message")
     is_ours = text_at(message, "direction") != "incoming"
     kind, bounce_class = _meaning(raw, payload) if is_ours else (FeedbackKind.OTHER, None)
+    # It keeps our Message-ID, and takes off the brackets.
+    message_uuid = own_uuid(None, at(message, "message_id")) if is_ours else None
     return [
         Feedback(
             kind=kind,
             at=as_moment(raw.get("timestamp"), received_at),
             source=NAME,
-            # It keeps our Message-ID, and takes off the brackets.
-            message_uuid=own_uuid(None, at(message, "message_id")) if is_ours else None,
-            esp_id=as_esp_id(at(message, "id")) if is_ours else "",
+            message_uuid=message_uuid,
+            # A small number, and every Postal server begins at 1: it says nothing by itself.
+            esp_id=as_esp_id(at(message, "id")) if message_uuid is not None else "",
             address=as_address(at(message, "to")) if is_ours else None,
             bounce_class=bounce_class,
             detail=as_detail(text_at(payload, "details"), _reply(payload)),

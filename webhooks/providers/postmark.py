@@ -11,7 +11,7 @@ from typing import Any
 
 from delivery.bounces import BounceClass
 from webhooks.adapters import Adapter, Event, never_mind
-from webhooks.authenticity import has_basic_auth
+from webhooks.authenticity import basic_auth_of
 from webhooks.classification import POSTMARK, Meaning, as_bounce, classify
 from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
@@ -102,4 +102,4 @@ def _meaning(raw: dict[str, Any]) -> Meaning:
     return _RECORDS.get(record, FeedbackKind.OTHER), None
 
 
-ADAPTER = Adapter(admits=has_basic_auth, verify=never_mind, events=events, parse=parse)
+ADAPTER = Adapter(admits=basic_auth_of(NAME), verify=never_mind, events=events, parse=parse)

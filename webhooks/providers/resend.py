@@ -15,7 +15,7 @@ from django.conf import settings
 from delivery.bounces import BounceClass, classify_reply
 from webhooks.adapters import Adapter, Event, NotAuthentic
 from webhooks.authenticity import from_base64, is_one_of, require_recent, unix_time
-from webhooks.classification import SES, Meaning, as_bounce, classify
+from webhooks.classification import REJECTED, SES, Meaning, as_bounce, classify
 from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
@@ -50,7 +50,6 @@ _BOUNCES = {
     "email.complained": BounceClass.COMPLAINT,
     # It is on Resend's own list, after a bounce or a complaint.
     "email.suppressed": BounceClass.HARD,
-    "email.failed": BounceClass.CONTENT,
 }
 
 
@@ -113,6 +112,8 @@ def parse(body: bytes, received_at: datetime) -> Sequence[Feedback]:
 def _meaning(event: str, data: Any) -> Meaning:
     if event in _BOUNCES:
         return as_bounce(_BOUNCES[event])
+    if event == "email.failed":
+        return REJECTED
     if event == "email.bounced":
         bounce = at(data, "bounce")
         told = f"{text_at(bounce, 'type')}/{text_at(bounce, 'subType')}"

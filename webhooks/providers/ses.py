@@ -10,10 +10,18 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from common.addresses import Address
 from delivery.bounces import BounceClass, classify_reply, not_hard
 from webhooks import sns
 from webhooks.adapters import Adapter, Event
-from webhooks.classification import SES, Meaning, as_bounce, classify, unless_the_code_says
+from webhooks.classification import (
+    REJECTED,
+    SES,
+    Meaning,
+    as_bounce,
+    classify,
+    unless_the_code_says,
+)
 from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
@@ -120,7 +128,7 @@ def _feedback(event: dict[str, Any], recipient: str, received_at: datetime) -> F
             metadata, header(headers, "message-id"), at(event, "mail", "commonHeaders", "messageId")
         ),
         esp_id=as_esp_id(at(event, "mail", "messageId")),
-        address=as_address(recipient),
+        address=_named(event, recipient),
         bounce_class=bounce_class,
         detail=as_detail(
             *(text_at(event, part, name) for name in _DETAILS),
@@ -139,7 +147,7 @@ def _meaning(event: dict[str, Any], part: str, recipient: str) -> Meaning:
             return FeedbackKind.OTHER, _NO_COMPLAINTS[told]
         return as_bounce(BounceClass.COMPLAINT)
     if kind in ("Reject", "Rendering Failure"):
-        return as_bounce(BounceClass.CONTENT)
+        return REJECTED
     if kind == "Subscription":
         # Whoever subscribes again through SES's page has proven nothing to us.
         ends = at(about, "newTopicPreferences", "unsubscribeAll") is True
@@ -172,6 +180,18 @@ def _recipient_part(event: dict[str, Any], recipient: str) -> object:
     part, field = _PARTS.get(_kind(event), ("", ""))
     found = (entry for entry in list_at(event, part, field) if _address(entry) == recipient)
     return next(found, None)
+
+
+def _named(event: dict[str, Any], recipient: str) -> Address | None:
+    """The recipient, if the mail was for them. In a bounce it is the server that returns the mail
+    who writes whom it could not reach: behind a forward that is somebody else, and with ill will
+    anybody. Then it is about the one the mail was for, where that was one."""
+    told = as_address(recipient)
+    destination = map(as_address, map(_address, list_at(event, "mail", "destination")))
+    meant = [address for address in destination if address is not None]
+    if told is None or not meant or told.normalized in {one.normalized for one in meant}:
+        return told
+    return meant[0] if len(meant) == 1 else None
 
 
 def _address(entry: object) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 from delivery.bounces import BounceClass, classify_reply
 from webhooks.adapters import MEGABYTE, Adapter, Event, never_mind
-from webhooks.authenticity import has_basic_auth
-from webhooks.classification import SPARKPOST, Meaning, as_bounce, known
+from webhooks.authenticity import basic_auth_of
+from webhooks.classification import REJECTED, SPARKPOST, Meaning, as_bounce, known
 from webhooks.kinds import Feedback, FeedbackKind
 from webhooks.reading import (
     as_address,
@@ -42,7 +42,6 @@ _BOUNCES = {
     "spam_complaint": BounceClass.COMPLAINT,
     "list_unsubscribe": BounceClass.UNSUBSCRIBE,
     "link_unsubscribe": BounceClass.UNSUBSCRIBE,
-    "generation_failure": BounceClass.CONTENT,
 }
 _REFUSALS = ("bounce", "out_of_band", "policy_rejection", "generation_rejection")
 
@@ -91,6 +90,8 @@ def _meaning(raw: Any) -> Meaning:
     event = text_at(raw, "type")
     if event in _BOUNCES:
         return as_bounce(_BOUNCES[event])
+    if event == "generation_failure":
+        return REJECTED
     if event in _REFUSALS:
         reason = text_at(raw, "raw_reason") or text_at(raw, "reason")
         told = known(SPARKPOST, text_at(raw, "bounce_class"))
@@ -99,7 +100,7 @@ def _meaning(raw: Any) -> Meaning:
 
 
 ADAPTER = Adapter(
-    admits=has_basic_auth,
+    admits=basic_auth_of(NAME),
     verify=never_mind,
     events=events,
     parse=parse,

@@ -9,7 +9,7 @@ from botocore.config import Config
 from django.conf import settings
 
 from webhooks.reading import as_detail, at, text_at
-from webhooks.reconciliation.asking import NotAllowed, NotTold
+from webhooks.reconciliation.asking import NotAllowed, NotTold, WrongQuestion
 
 _NOT_ALLOWED = frozenset(
     {
@@ -18,6 +18,7 @@ _NOT_ALLOWED = frozenset(
         *("MissingAuthenticationTokenException", "UnrecognizedClientException", "OptInRequired"),
     }
 )
+_WRONG = frozenset({"InvalidNextTokenException", "BadRequestException", "ValidationException"})
 _SLOWER = frozenset({"TooManyRequestsException", "Throttling", "ThrottlingException"})
 
 
@@ -52,4 +53,6 @@ def _refusal(error: boto.ClientError) -> NotTold:
     code = as_detail(text_at(error.response, "Error", "Code"))[:60] or "an error without a code"
     if code in _NOT_ALLOWED:
         return NotAllowed(f"{code}: needs the permission ses:ListSuppressedDestinations")
+    if code in _WRONG:
+        return WrongQuestion(code)
     return NotTold(code, wait=60.0 if code in _SLOWER else None)

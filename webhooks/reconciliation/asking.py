@@ -1,5 +1,7 @@
 """Asking a provider: one request at a time, of a host the operator has named."""
 
+import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,11 +14,20 @@ from delivery.verdicts import retry_after
 # Postmark tells a whole list at once: of some two hundred thousand addresses at this size.
 _MOST_BYTES = 32 * 1024 * 1024
 _SLOWER_SECONDS = 60.0
+_LEAST_SECONDS = 1.0
+
+# When a limit ends. Below a year's worth they are seconds from now.
+_RESETS = ("X-RateLimit-Reset", "x-sib-ratelimit-reset", "RateLimit-Reset")
+_NUMBER = re.compile(r"\d{1,15}(\.\d{1,9})?")
+_FIRST_MOMENT, _FIRST_MILLISECONDS = 3e7, 1e11
 
 
 class NotTold(Exception):
     """The provider did not tell. The text says why, without an address and without a secret;
     `wait` is after how many seconds it may be asked again, where that is known."""
+
+    blames_question = False
+    """Whether it answered that what was asked for is wrong. An outage, a limit, a key are not."""
 
     def __init__(self, why: str, *, wait: float | None = None) -> None:
         super().__init__(why)
@@ -27,7 +38,13 @@ class NotAllowed(NotTold):
     """The key is wrong, or does not reach that far."""
 
 
-class NotThere(NotTold):
+class WrongQuestion(NotTold):
+    """It is there and lets us ask, but not for this."""
+
+    blames_question = True
+
+
+class NotThere(WrongQuestion):
     """The account has nothing of that name."""
 
 
@@ -81,7 +98,27 @@ def _document(response: requests.Response) -> Any:
             return response.json()
         except (ValueError, RecursionError):
             raise NotTold("an answer that is no JSON") from None
-    raise _refusal(status, retry_after(response.headers.get("Retry-After")))
+    raise _refusal(status, _wait(response.headers))
+
+
+def _wait(headers: Mapping[str, str]) -> float | None:
+    """Seconds until it may be asked again, where it says so. SendGrid names the moment, Brevo the
+    seconds; neither sends Retry-After."""
+    if (told := headers.get("Retry-After")) is not None:
+        return retry_after(told)
+    return next(filter(None, (_until(headers.get(name, "")) for name in _RESETS)), None)
+
+
+def _until(reset: str) -> float | None:
+    """Seconds until a moment of Unix time, which may be in milliseconds, or as many as it says."""
+    text = reset.strip()
+    if not _NUMBER.fullmatch(text):
+        return None
+    number = float(text)
+    if number >= _FIRST_MILLISECONDS:
+        number /= 1_000
+    seconds = number - time.time() if number >= _FIRST_MOMENT else number
+    return max(seconds, _LEAST_SECONDS)
 
 
 def _refusal(status: int, wait: float | None) -> NotTold:
@@ -91,4 +128,6 @@ def _refusal(status: int, wait: float | None) -> NotTold:
         return NotThere("status 404: there is none of that name in this account", wait=wait)
     if status == 429:
         return NotTold("status 429: asked too often", wait=wait or _SLOWER_SECONDS)
-    return NotTold(f"status {status}", wait=wait)
+    if status in (408, 425) or not 400 <= status < 500:
+        return NotTold(f"status {status}", wait=wait)
+    return WrongQuestion(f"status {status}", wait=wait)

@@ -28,4 +28,5 @@ def entry(
         address=as_address(address),
         bounce_class=bounce_class,
         detail=as_detail("on the provider's list", *words),
+        known_at=at,
     )

@@ -4,6 +4,8 @@ A page is asked for outside of any transaction, applied, and ticked off by whoev
 To apply one twice changes nothing.
 """
 
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Iterable, Sequence
@@ -23,7 +25,7 @@ from webhooks.feedback import apply_feedback
 from webhooks.kinds import Feedback
 from webhooks.models import Poll
 from webhooks.reconciliation.accounts import Account, desk_of
-from webhooks.reconciliation.asking import Desk, NotTold
+from webhooks.reconciliation.asking import Desk, NotTold, WrongQuestion
 from webhooks.reconciliation.sources import Page, Window
 
 logger = logging.getLogger(__name__)
@@ -33,8 +35,9 @@ OVERLAP = timedelta(days=3)
 """What is read again each time: lists fill late, and clocks and time zones differ."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 300.0, 6 * 3_600.0
-# After so many failures in a row a run begins anew: its word for the place may be what is wrong.
+# A place that was refused so often in a row may be what is wrong: the run begins anew.
 _PATIENCE = 3
+# Of a run, however many tasks take part in it.
 _MOST_PAGES = 100_000
 # Between two readings by hand where nobody else reads.
 _USUAL_HOURS = 24.0
@@ -47,6 +50,8 @@ _CLAIM = """
         last_run_at = statement_timestamp(),
         entries = CASE WHEN until IS NULL THEN 0 ELSE entries END,
         restored = CASE WHEN until IS NULL THEN 0 ELSE restored END,
+        pages = CASE WHEN page = '' THEN 0 ELSE pages END,
+        page_digest = CASE WHEN page = '' THEN '' ELSE page_digest END,
         until = coalesce(until, statement_timestamp())
     WHERE id = (
         SELECT p.id FROM webhooks_poll AS p
@@ -60,15 +65,17 @@ _CLAIM = """
 
 _ADVANCE = """
     UPDATE webhooks_poll
-    SET entries = entries + %s, restored = restored + %s, page = %s, failures = 0,
+    SET entries = entries + %s, restored = restored + %s, page = %s, pages = pages + %s,
+        page_digest = %s, failures = 0, refusals = 0,
         claimed_until = statement_timestamp() + %s * interval '1 second'
     WHERE id = %s AND lease_owner = %s
 """
 
 _FINISH = """
     UPDATE webhooks_poll
-    SET since = until, until = NULL, page = '', last_ok_at = statement_timestamp(),
-        last_error = '', failures = 0, claimed_until = NULL, lease_owner = '',
+    SET since = until, until = NULL, page = '', page_digest = '',
+        last_ok_at = statement_timestamp(), last_error = '', failures = 0, refusals = 0,
+        claimed_until = NULL, lease_owner = '',
         due_at = statement_timestamp() + %s * interval '1 second'
     WHERE id = %s AND lease_owner = %s
 """
@@ -79,10 +86,14 @@ _PAUSE = """
     WHERE id = %s AND lease_owner = %s
 """
 
+# Whoever is away, asks for time or wants another key says nothing about the place.
 _FAIL = """
     UPDATE webhooks_poll
     SET last_error = %s, failures = least(failures + 1, 1000), claimed_until = NULL,
-        lease_owner = '', page = CASE WHEN (failures + 1) %% %s = 0 THEN '' ELSE page END,
+        lease_owner = '',
+        page = CASE WHEN %s AND refusals + 1 >= %s THEN '' ELSE page END,
+        refusals = CASE WHEN NOT %s THEN refusals
+                        WHEN refusals + 1 >= %s THEN 0 ELSE refusals + 1 END,
         due_at = statement_timestamp() + %s * interval '1 second'
     WHERE id = %s AND lease_owner = %s
 """
@@ -113,7 +124,13 @@ def forget_cursors(polls: Iterable[int]) -> int:
     """Have these read from the beginning, now; returns how many will be. A run under way ends
     without effect on the cursor: it loses its lease."""
     return Poll.objects.filter(pk__in=list(polls)).update(
-        since=None, until=None, page="", due_at=Now(), claimed_until=None, lease_owner=""
+        since=None,
+        until=None,
+        page="",
+        refusals=0,
+        due_at=Now(),
+        claimed_until=None,
+        lease_owner="",
     )
 
 
@@ -142,29 +159,49 @@ def _run(poll: Poll, account: Account, deadline: float) -> None:
             _read(poll, account, desk, deadline)
     except LeaseLost:
         logger.warning("poll taken over", extra={"poll": poll.pk})
-    except (NotTold, RouteError) as error:
-        _fail(poll, str(error), wait=getattr(error, "wait", None))
+    except NotTold as error:
+        _fail(poll, str(error), wait=error.wait, blames_place=error.blames_question)
+    except RouteError as error:
+        _fail(poll, str(error))
     except Exception as error:
         if is_outage(error):  # the lease ends, and somebody goes on
             raise
         # A list in a shape nobody has thought of must not keep the others from being read.
         logger.exception("poll failed", extra={"poll": poll.pk})
-        _fail(poll, f"failed: {type(error).__name__}", wait=None)
+        _fail(poll, f"failed: {type(error).__name__}", blames_place=True)
 
 
 def _read(poll: Poll, account: Account, desk: Desk, deadline: float) -> None:
     fetch, window = account.source.lists[poll.list], _window(poll)
-    for _ in range(_MOST_PAGES):
+    while True:
         page = fetch(desk, window, poll.page)
-        if page.next and page.next == poll.page:
-            raise NotTold("a page that follows itself")
-        _keep(poll, page)
+        digest = _digest_of(page)
+        _require_progress(poll, page, digest)
+        _keep(poll, page, digest)
         if not page.next:
             return _move(poll, _FINISH, _interval())
-        poll.page = page.next
+        poll.page, poll.page_digest = page.next, digest
+        poll.pages += 1
         if time.monotonic() >= deadline:
             return _move(poll, _PAUSE)
-    raise NotTold("a list without an end")
+
+
+def _digest_of(page: Page) -> str:
+    """Of what the provider told; empty: nothing."""
+    if not page.told:
+        return ""
+    written = json.dumps(page.told, sort_keys=True, default=str)
+    return hashlib.sha256(written.encode()).hexdigest()
+
+
+def _require_progress(poll: Poll, page: Page, digest: str) -> None:
+    """Raise `WrongQuestion` for a list that would be read for ever."""
+    if page.next and page.next == poll.page:
+        raise WrongQuestion("a page that follows itself")
+    if digest and digest == poll.page_digest:
+        raise WrongQuestion("the same page as before: it does not listen to where we are")
+    if page.next and poll.pages >= _MOST_PAGES:
+        raise WrongQuestion("a list without an end")
 
 
 def _interval() -> float:
@@ -177,14 +214,15 @@ def _window(poll: Poll) -> Window:
     return Window(poll.since - OVERLAP if poll.since is not None else None, poll.until)
 
 
-def _keep(poll: Poll, page: Page) -> None:
+def _keep(poll: Poll, page: Page, digest: str) -> None:
     """Apply the page, and with its last part tick it off."""
     parts = [page.feedback[n : n + BATCH] for n in range(0, len(page.feedback), BATCH)] or [()]
     for number, part in enumerate(parts, start=1):
-        place = page.next if number == len(parts) else poll.page
+        is_last = number == len(parts)
+        place = (page.next, 1, digest) if is_last else (poll.page, 0, poll.page_digest)
         with transaction.atomic():
             restored = _apply(part)
-            _move(poll, _ADVANCE, len(part), restored, place, settings.LEASE_SECONDS)
+            _move(poll, _ADVANCE, len(part), restored, *place, settings.LEASE_SECONDS)
 
 
 def _apply(feedback: Sequence[Feedback]) -> int:
@@ -206,13 +244,14 @@ def _digest(item: Feedback) -> bytes:
     return address_hash(item.address.normalized)
 
 
-def _fail(poll: Poll, why: str, *, wait: float | None) -> None:
+def _fail(poll: Poll, why: str, *, wait: float | None = None, blames_place: bool = False) -> None:
     pause = min(_FIRST_PAUSE * 2 ** min(poll.failures, 10), _LONGEST_PAUSE)
     # What it asks for is what it gets, within reason.
     pause = min(wait, _LONGEST_PAUSE) if wait is not None else pause
     logger.warning("poll failed", extra={"poll": poll.pk, "source": poll.source, "why": why[:200]})
     try:
-        _move(poll, _FAIL, why[:200], _PATIENCE, pause)
+        blame = (blames_place, _PATIENCE)
+        _move(poll, _FAIL, why[:200], *blame, *blame, pause)
     except LeaseLost:
         logger.warning("poll taken over", extra={"poll": poll.pk})
 

@@ -27,10 +27,13 @@ class Window:
 class Page:
     """A part of a list and where the next one is; empty: this was the last.
 
-    `next` is the provider's word and of no meaning to anybody else. It may name an address."""
+    `next` is the provider's word and of no meaning to anybody else. It may name an address. `told`
+    is all of what the provider said of this part: where two parts in a row have the same, it does
+    not listen to where we are."""
 
     feedback: Sequence[Feedback]
     next: str = ""
+    told: Any = None
 
 
 Fetch = Callable[[Desk, Window, str], Page]

@@ -2,26 +2,33 @@
 
 import logging
 import ssl
-import threading
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import trustme
 from django.core.management import CommandError, call_command
 from django.db import connection
+from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
 
 from delivery.models import Message
+from emailauto.supervisor import programs
 from suppression.models import Suppression
+from tests.delivery.crashing import environment
 from tests.factories import MessageFactory
 from tests.webhooks.fakeimap import PASSWORD, USER, FakeImap, url_of
 from tests.webhooks.mailbox.corpus import bounce_of
 from webhooks.mailbox import imap, services
 from webhooks.mailbox.account import MailboxError
 from webhooks.mailbox.services import poll
-from webhooks.models import Receipt
+from webhooks.models import BounceMailbox, Receipt, Turn
 from webhooks.services import drain_receipts, replay_receipts
 from webhooks.tasks import poll_bounces
+from webhooks.turns import turn
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -80,6 +87,7 @@ def test_mailbox_is_emptied_on_any_server(
 def test_many_mails_come_in_batches(server: FakeImap, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "BATCH", 2)
     monkeypatch.setattr(services, "MOST", 5)
+    monkeypatch.setattr(imap, "_WINDOW", 3)
     for number in range(7):
         server.put(b"Subject: %d\r\n\r\n" % number)
     assert [poll(), poll(), poll()] == [5, 2, 0]
@@ -95,6 +103,8 @@ def test_death_between_keeping_and_putting_away_has_one_effect(server: FakeImap)
     assert (server.count(), Receipt.objects.count()) == (1, 1)
     drain_receipts(budget=5)
     server.hang_up_at = ""
+    # As with a kill, which leaves no word of what was kept.
+    BounceMailbox.objects.all().delete()
     assert poll() == 1
     assert (server.count(), Receipt.objects.count()) == (0, 1)
     drain_receipts(budget=5)
@@ -119,26 +129,155 @@ def test_database_that_is_away_leaves_the_mail_where_it_is(
     assert poll() == 1
 
 
-def test_two_polls_at_once_keep_each_mail_once(server: FakeImap) -> None:
-    for number in range(60):
-        server.put(b"Subject: %d\r\n\r\n" % number)
-    faults: list[Exception] = []
+def elsewhere(work: Callable[[], Any]) -> Any:
+    """What comes of it on a connection of its own."""
 
-    def run() -> None:
+    def run() -> Any:
         try:
-            poll()
-        except Exception as error:  # noqa: BLE001 - shown below
-            faults.append(error)
+            return work()
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=run) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert faults == []
-    assert (server.count(), server.count("Processed"), Receipt.objects.count()) == (0, 60, 60)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result()
+
+
+def test_one_poll_at_a_time(server: FakeImap) -> None:
+    server.put(b"Subject: hello\r\n\r\n")
+    with turn(services.TURN, seconds=60):
+        assert elsewhere(poll) is None
+        poll_bounces()
+        with pytest.raises(CommandError, match="at the moment"):
+            call_command("poll_bounces")
+    assert server.commands == []
+    assert poll() == 1
+
+
+def test_a_poll_that_died_is_waited_for_no_longer_than_its_turn(server: FakeImap) -> None:
+    server.put(b"Subject: hello\r\n\r\n")
+    Turn.objects.create(name=services.TURN, lease_owner="dead", lease_until=Now())
+    assert poll() == 1
+    assert Turn.objects.get().lease_owner == ""
+
+
+def test_a_mailbox_that_moves_no_mail_holds_up_none(server: FakeImap) -> None:
+    """Twenty fill a batch that is refused; the bounce behind them is kept all the same."""
+    for number in range(services.BATCH):
+        server.put(b"Subject: %d\r\n\r\n" % number)
+    message = sent()
+    server.put(bounce_of(message.pk))
+    server.refuse = {"UID MOVE": "NO [OVERQUOTA] full"}
+    with pytest.raises(MailboxError, match="did not move"):
+        poll()
+    drain_receipts(budget=5)
+    assert Receipt.objects.count() == services.BATCH + 1
+    assert Suppression.objects.get().email == message.email
+    # What is kept is not fetched again, what comes is.
+    server.commands.clear()
+    server.put(b"Subject: the next one\r\n\r\n")
+    with pytest.raises(MailboxError, match="did not move"):
+        poll()
+    assert server.commands.count("UID FETCH") == 1
+    memory = BounceMailbox.objects.get()
+    assert (len(memory.kept), memory.failures) == (services.BATCH + 2, 2)
+    assert memory.last_error == "it did not move or delete mails"
+    server.refuse = {}
+    server.commands.clear()
+    assert poll() == 0
+    assert (server.count(), server.count("Processed")) == (0, services.BATCH + 2)
+    assert "UID FETCH" not in server.commands
+    memory.refresh_from_db()
+    assert (memory.kept, memory.failures, memory.last_error) == ([], 0, "")
+    assert memory.last_ok_at is not None
+
+
+def test_more_mails_than_a_poll_keeps_that_cannot_be_moved_hold_up_none(
+    server: FakeImap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "MOST", 2)
+    monkeypatch.setattr(services, "BATCH", 1)
+    server.refuse = {"UID MOVE": "NO [OVERQUOTA] full"}
+    for number in range(6):
+        server.put(b"Subject: %d\r\n\r\n" % number)
+    for kept in (2, 4, 6):
+        server.commands.clear()
+        with pytest.raises(MailboxError):
+            poll()
+        assert Receipt.objects.count() == kept
+        assert server.commands.count("CREATE") <= 3  # no storm of what is refused anyway
+
+
+def test_a_mail_that_cannot_be_moved_keeps_its_batch_only(
+    server: FakeImap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "BATCH", 2)
+    for number in range(5):
+        server.put(b"Subject: %d\r\n\r\n" % number)
+    server.immovable_uid = 4
+    with pytest.raises(MailboxError, match="did not move"):
+        poll()
+    assert {mail.uid for mail in server.folders["INBOX"]} == set(BounceMailbox.objects.get().kept)
+    assert (server.count(), Receipt.objects.count()) == (2, 5)
+
+
+@pytest.mark.parametrize("changed", ["validity", "account"])
+def test_uids_that_mean_something_else_now_are_forgotten(
+    server: FakeImap, settings: Any, changed: str
+) -> None:
+    """Or a mail that was never kept would be put away under the number of another."""
+    settings.BOUNCE_MAILBOX_AFTER = "delete"
+    uid = server.put(b"Subject: old\r\n\r\n")
+    server.refuse = {"UID STORE": "NO"}
+    with pytest.raises(MailboxError):
+        poll()
+    server.refuse = {}
+    server.folders["INBOX"].clear()
+    if changed == "validity":
+        server.uid_validity += 1
+    else:
+        settings.BOUNCE_MAILBOX_URL = url_of(server, host="localhost")
+    server.put(b"Subject: new\r\n\r\n")
+    server.folders["INBOX"][0].uid = uid
+    assert poll() == 1
+    assert Receipt.objects.count() == 2
+
+
+def test_a_server_that_gives_its_mails_no_validity_is_emptied_all_the_same(
+    server: FakeImap,
+) -> None:
+    server.uid_validity = 0
+    server.put(b"Subject: hello\r\n\r\n")
+    server.refuse = {"UID MOVE": "NO [OVERQUOTA] full"}
+    with pytest.raises(MailboxError):
+        poll()
+    server.refuse = {}
+    server.commands.clear()
+    assert poll() == 1
+    assert "UID FETCH" in server.commands
+    assert (server.count(), Receipt.objects.count()) == (0, 1)
+
+
+def test_a_mail_at_which_sessions_break_off_comes_after_all_others(server: FakeImap) -> None:
+    poison = server.put(b"Subject: poison\r\n\r\n")
+    for number in range(3):
+        server.put(b"Subject: %d\r\n\r\n" % number)
+    server.hang_up_at_uid = poison
+    for kept in (0, 3, 3):
+        with pytest.raises(MailboxError, match="cannot be reached"):
+            poll()
+        assert (Receipt.objects.count(), server.count()) == (kept, 4 - kept)
+    server.hang_up_at_uid = 0
+    assert poll() == 1
+    assert (Receipt.objects.count(), server.count()) == (4, 0)
+
+
+def test_what_was_fetched_before_the_connection_broke_is_kept(server: FakeImap) -> None:
+    server.put(b"Subject: first\r\n\r\n")
+    server.hang_up_at_uid = server.put(b"Subject: second\r\n\r\n")
+    with pytest.raises(MailboxError):
+        poll()
+    assert Receipt.objects.count() == 1
+    assert len(BounceMailbox.objects.get().kept) == 1
 
 
 def test_poison_mail_is_a_dead_receipt_and_its_neighbours_are_applied(server: FakeImap) -> None:
@@ -230,6 +369,42 @@ def test_session_ends_in_time_however_slow_the_server_is(
         poll()
 
 
+def test_a_slow_server_is_read_a_part_at_a_time(
+    server: FakeImap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each session keeps what it can fetch in its time, and puts that away: no error."""
+    monkeypatch.setattr(imap, "SESSION_SECONDS", 2.0)
+    server.seconds_a_mail = 0.3
+    for number in range(8):
+        server.put(b"Subject: %d\r\n\r\n" % number)
+    rounds = []
+    while sum(rounds) < 8:
+        rounds.append(poll() or 0)
+        assert (server.count(), Receipt.objects.count()) == (8 - sum(rounds), sum(rounds))
+        assert len(rounds) < 20
+    assert 0 not in rounds
+    assert len(rounds) > 1
+
+
+def test_clock_has_the_mailbox_read_where_nobody_waits_for_the_worker() -> None:
+    """A poll lasts as long as the mail server lets it, and must not stand before the sweep."""
+    told = (
+        "from emailauto.settings import CELERY_BEAT_SCHEDULE as S;"
+        "print(S['bounce-mailbox']['task'], S['bounce-mailbox']['options']['queue'])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", told],
+        env=environment(broker="memory://") | {"BOUNCE_MAILBOX_URL": "imaps://u:p@h.example/INBOX"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    task, queue = found.stdout.split()
+    assert task == poll_bounces.name
+    assert queue in programs._BULK_LANES.split(",")
+    assert queue not in programs._PROMPT_LANES.split(",")
+
+
 def test_wrong_password_and_one_that_cannot_be_written(settings: Any) -> None:
     for server in serving(settings, capabilities=""):  # no AUTH=PLAIN: the LOGIN command
         with pytest.raises(MailboxError, match="refused the login"):
@@ -280,11 +455,14 @@ def test_password_is_not_sent_to_a_server_without_starttls(server: FakeImap, set
     assert server.logins == []
 
 
-def test_number_of_queries_does_not_depend_on_the_number_of_mails(
-    server: FakeImap, django_assert_num_queries: Any
-) -> None:
-    for count in (1, services.BATCH):
+def test_number_of_queries_does_not_depend_on_the_number_of_mails(server: FakeImap) -> None:
+    counts = []
+    for count in (1, 1, services.BATCH):
         for number in range(count):
             server.put(b"Subject: %d of %d\r\n\r\n" % (number, count))
-        with django_assert_num_queries(1):
+        with CaptureQueriesContext(connection) as captured:
             assert poll() == count
+        counts.append(len(captured))
+    # The turn, what is remembered, the mails, what is remembered, the turn. The first time what is
+    # remembered is new.
+    assert counts[1:] == [5, 5]

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contacts.models import Consent
+from delivery.bounces import BounceClass
 from delivery.models import Message
 from suppression.models import Suppression
 from tests.factories import MessageFactory, TopicFactory
@@ -253,3 +254,31 @@ def test_length_of_a_text_does_not_matter_for_its_class() -> None:
     long_one = mail("qmail-no-mailbox", SOMETHING) + b"x" * 200_000
     told: Any = parse(long_one, RECEIVED)[0]
     assert told.bounce_class == "hard"
+
+
+def dsn(*recipients: str) -> bytes:
+    """A report about these recipients, with as much text for people as there is room for."""
+    return (
+        b"Content-Type: multipart/report; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain\r\n\r\n"
+        + b"word " * 20_000
+        + b"\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\n"
+        + "\r\n\r\n".join(recipients).encode()
+        + b"\r\n--b--"
+    )
+
+
+def test_s31_few_recipients_of_a_report_are_judged_and_its_words_read_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judged: list[str] = []
+
+    def note(text: str, *, code: str = "") -> BounceClass:
+        judged.append(text)
+        return BounceClass.HARD
+
+    monkeypatch.setattr("webhooks.mailbox.dsn.classify_reply", note)
+    failed = "Final-Recipient: rfc822; x@example.com\r\nAction: failed\r\nStatus: 5.0.0"
+    (feedback,) = parse(dsn(*[failed] * 3_000), datetime.now(UTC))
+    assert (feedback.kind, feedback.bounce_class) == ("bounced", "hard")
+    assert len(judged) == 10
+    assert len({id(text) for text in judged}) == 1

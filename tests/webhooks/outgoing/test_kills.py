@@ -18,14 +18,14 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from django.db import connection
 from django.db.models.functions import Now
 from kombu import Connection
 
 from tests.delivery import crashing
 from tests.webhooks.outgoing.receiver import LOST, Answer, Call, receiving
 from tests.webhooks.outgoing.rows import make_endpoint
-from webhooks.models import OutgoingDelivery, OutgoingEndpoint
+from webhooks.models import OutgoingDelivery, OutgoingEndpoint, Turn
+from webhooks.outgoing.sending import TURN
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("crashes")]
 
@@ -62,16 +62,19 @@ class Workers:
         self._living[name] = subprocess.Popen(
             [sys.executable, *command.split(), "--without-gossip", "--hostname", f"{name}@here"],
             env=crashing.environment(broker=self._broker)
-            | {"LEASE_SECONDS": "2", "OUTGOING_ALLOWED_HOSTS": "127.0.0.0/8", "PGAPPNAME": name},
+            | {"LEASE_SECONDS": "2", "OUTGOING_ALLOWED_HOSTS": "127.0.0.0/8"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
 
     def kill_the_one_that_drains(self) -> bool:
-        """SIGKILL for whoever holds the lane's lock; False when nobody does just now."""
-        with connection.cursor() as cursor:
-            cursor.execute(_HOLDER)
-            holders = [name for (name,) in cursor.fetchall() if name in self._living]
+        """SIGKILL for whoever has the lane's turn; False when nobody does just now."""
+        turn = Turn.objects.filter(name=TURN, lease_until__gt=Now()).first()
+        holders = [
+            name
+            for name, process in self._living.items()
+            if turn is not None and f":{process.pid}:" in turn.lease_owner
+        ]
         for name in holders:
             os.kill(self._living[name].pid, signal.SIGKILL)
             self._living.pop(name).wait(10)
@@ -82,12 +85,6 @@ class Workers:
         for process in self._living.values():
             process.kill()
             process.wait(10)
-
-
-_HOLDER = """
-    SELECT a.application_name FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
-    WHERE l.locktype = 'advisory' AND l.granted AND a.application_name LIKE 'drain-%'
-"""
 
 
 @contextmanager

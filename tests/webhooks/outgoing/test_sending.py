@@ -10,11 +10,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection, connections
+from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from common.clock import now
-from common.postgres import session_lock
 from emailauto.sweep import sweep
 from tests.factories import ContactFactory
 from tests.webhooks.outgoing.receiver import Answer, Call, Receiver, receiving
@@ -26,13 +25,15 @@ from tests.webhooks.outgoing.rows import (
     make_news,
 )
 from webhooks.guard import Unreachable
-from webhooks.models import OutgoingDelivery, OutgoingEndpoint
+from webhooks.models import OutgoingDelivery, OutgoingEndpoint, Turn
 from webhooks.outgoing import sending, transitions
 from webhooks.outgoing.fanout import queue_deliveries
 from webhooks.outgoing.sending import SLOTS, Flight, drain_deliveries, rooms_for
 from webhooks.outgoing.services import rotate_secret
+from webhooks.outgoing.transitions import ready_endpoints
 from webhooks.outgoing.verdicts import judge
 from webhooks.tasks import drain_outgoing
+from webhooks.turns import turn
 
 pytestmark = pytest.mark.django_db
 
@@ -97,7 +98,7 @@ def test_it_waits_for_its_next_attempt(receiver: Receiver) -> None:
     drain()
     drain()
     assert len(receiver.calls) == 1
-    assert not OutgoingDelivery.objects.due().exists()
+    assert not ready_endpoints()
 
 
 def test_secret_that_is_replaced_still_verifies_for_a_day(receiver: Receiver) -> None:
@@ -257,7 +258,7 @@ def test_inactive_endpoint_hears_nothing(receiver: Receiver) -> None:
     make_delivery(make_endpoint(receiver, is_active=False))
     drain()
     assert (receiver.calls, states()) == ([], ["pending"])
-    assert not OutgoingDelivery.objects.due().exists()
+    assert not ready_endpoints()
 
 
 def test_url_that_leads_inside_is_a_failure_that_says_so(receiver: Receiver, settings: Any) -> None:
@@ -422,22 +423,47 @@ def test_whose_turn_was_last_waits() -> None:
 
 def test_second_drain_leaves_at_once(receiver: Receiver) -> None:
     make_delivery(make_endpoint(receiver))
-    other = connections.create_connection("default")
-    try:
-        with other.cursor() as cursor:
-            key = "SELECT pg_try_advisory_lock(%s)"
-            with CaptureQueriesContext(connection) as queries, session_lock(b"lane:outgoing"):
-                pass
-            number = int(queries[0]["sql"].partition("(")[2].rstrip(")"))
-            cursor.execute(key, [number])
-            assert cursor.fetchone() == (True,)
-            assert drain_deliveries(budget=5) is False
-            assert states() == ["pending"]
-            cursor.execute("SELECT pg_advisory_unlock(%s)", [number])
-    finally:
-        other.close()
+    with turn(sending.TURN, seconds=60):
+        assert drain_deliveries(budget=5) is False
+        assert states() == ["pending"]
     drain()
     assert states() == ["delivered"]
+    assert Turn.objects.get().lease_owner == ""
+
+
+def test_drain_holds_no_lock_of_its_session(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a pooler its statements go over any session, and the lock would stay with one."""
+    make_delivery(make_endpoint(receiver))
+    with CaptureQueriesContext(connection) as queries:
+        drain()
+    assert states() == ["delivered"]
+    assert [q["sql"] for q in queries if "advisory" in q["sql"].lower()] == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_drain_that_lost_its_turn_ends_its_calls_and_makes_no_others(
+    receiver: Receiver, settings: Any
+) -> None:
+    """Say, because the database was away for longer than its lease."""
+    settings.LEASE_SECONDS = 1
+    endpoint = make_endpoint(receiver, failures=1)  # one call at a time
+    for _ in range(2):
+        make_delivery(endpoint)
+
+    def take_over(_call: Call) -> Answer:
+        try:
+            Turn.objects.update(lease_owner="another")
+        finally:
+            connection.close()
+        time.sleep(0.5)
+        return 200, {}, b""
+
+    receiver.answer = take_over
+    drain_deliveries(budget=20)
+    assert sorted(states()) == ["delivered", "pending"]
+    assert Turn.objects.get().lease_owner == "another"
 
 
 def queries_of(number: int, endpoint: OutgoingEndpoint) -> int:

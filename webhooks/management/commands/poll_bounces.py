@@ -16,4 +16,6 @@ class Command(BaseCommand):
             kept = poll()
         except MailboxError as error:
             raise CommandError(f"The bounce mailbox was not read: {error}.") from None
+        if kept is None:
+            raise CommandError("The bounce mailbox is being read at the moment, by a worker.")
         self.stdout.write(f"{kept} mails are kept.")

@@ -52,7 +52,7 @@ def fetch(desk: Desk, window: Window, page: str) -> Page:
         if window.includes(at)
     ]
     is_last = not entries or not window.includes(moments[-1])
-    return Page(feedback, "" if is_last else str(offset + len(entries)))
+    return Page(feedback, "" if is_last else str(offset + len(entries)), told=entries)
 
 
 def look_up(desk: Desk, message: Message) -> Sequence[Feedback]:

@@ -56,6 +56,7 @@ def fetch(name: str, desk: Desk, window: Window, page: str) -> Page:
     return Page(
         feedback,
         f"{domain}?{following}" if following and not is_stuck else _after(domain, desk),
+        told=entries,
     )
 
 

@@ -71,7 +71,7 @@ def fetch_bounces(desk: Desk, window: Window, page: str) -> Page:
     ]
     following = offset + len(told)
     is_last = not told or following + _PAGE > _FARTHEST
-    return Page(feedback, "" if is_last else str(following))
+    return Page(feedback, "" if is_last else str(following), told=told)
 
 
 def look_up(desk: Desk, message: Message) -> Sequence[Feedback]:

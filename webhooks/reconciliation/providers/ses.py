@@ -46,7 +46,7 @@ def fetch(desk: Desk, window: Window, page: str) -> Page:
         for raw in entries
         if text_at(raw, "Reason") in _REASONS
     ]
-    return Page(feedback, text_at(answer, "NextToken"))
+    return Page(feedback, text_at(answer, "NextToken"), told=entries)
 
 
 SOURCE = Source(lists={"suppressions": fetch})

@@ -1,0 +1,323 @@
+"""Calls with many mails, through the engine, against servers that answer as providers do."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from django.db.models.functions import Now
+
+from delivery import providers
+from delivery.engine import drain
+from delivery.models import Circuit, Message
+from delivery.providers import TRAITS
+from suppression.models import Suppression
+from tests.delivery import batchesp, fakeesp
+from tests.delivery.batchesp import KEYED, KINDS, mails_of, refusing_all, taking
+from tests.delivery.fakeesp import Answer, FakeESP, fake_esp
+from tests.factories import MessageFactory, ProviderFactory, SenderFactory, TopicFactory
+
+pytestmark = pytest.mark.django_db
+
+NAMES = {kind: [f"TEST_{option}".upper() for option in t.secrets] for kind, t in TRAITS.items()}
+each_kind = pytest.mark.parametrize("kind", KINDS)
+unkeyed_kind = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in KEYED])
+keyed_kind = pytest.mark.parametrize("kind", KEYED)
+
+
+@pytest.fixture(autouse=True)
+def _set_up(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    settings.EMAIL_TIMEOUT = 1
+    monkeypatch.setattr("delivery.httprun._REPEAT_PAUSE", 0.01)
+    for names in NAMES.values():
+        for name in names:
+            monkeypatch.setenv(name, f"secret-of-{name}")
+
+
+def newsletter(esp: FakeESP, kind: str, count: int, **provider: Any) -> list[Message]:
+    fields = {"key": kind, "backend": kind, "api_url": esp.url, "rate_limit": 10_000}
+    row = ProviderFactory(**{**fields, "secret_env": ", ".join(NAMES[kind]), **provider})
+    sender = SenderFactory(provider=row, email="shop@shop.example")
+    topic = TopicFactory()
+    return MessageFactory.create_batch(
+        count, sender=sender, stream="marketing", topic=topic, origin_campaign="welcome"
+    )
+
+
+def deliver() -> None:
+    drain("marketing", budget=5)
+
+
+def time_passes() -> None:
+    Message.objects.filter(state__in=("retry", "queued")).update(due_at=Now())
+    Circuit.objects.update(open_until=None, slow_until=None)
+
+
+def states() -> Counter[str]:
+    return Counter(Message.objects.values_list("state", flat=True))
+
+
+def sizes(esp: FakeESP, kind: str) -> list[int]:
+    return [len(mails_of(kind, call)) for call in esp.calls]
+
+
+# --- What is asked -------------------------------------------------------------------------------
+
+
+@each_kind
+def test_mails_of_a_batch_go_in_one_call_each_with_what_is_its_own(kind: str) -> None:
+    with fake_esp(kind) as esp:
+        esp.usual = taking(kind)
+        messages = newsletter(esp, kind, 7)
+        deliver()
+        assert sizes(esp, kind) == [7]
+        assert dict(esp.ledger) == {message.pk: 1 for message in messages}
+        ((headers, body),) = esp.requests
+    assert b"secret-of" not in body
+    assert states() == {"sent": 7}
+    by_name = {batchesp.name_of(mail): mail for mail in mails_of(kind, json.loads(body))}
+    for message in Message.objects.all():
+        assert message.esp_id == f"esp-{message.email}"
+        text = json.dumps(by_name[message.esp_id])
+        # Message-ID, List-Unsubscribe with a token, metadata: nobody else's.
+        assert text.count(str(message.pk)) >= 2
+        assert not any(str(other.pk) in text for other in messages if other.pk != message.pk)
+        assert "List-Unsubscribe" in text
+        assert "One-Click" in text
+        assert "welcome" in text or kind == "brevo"
+    assert (kind == "resend") == ("Idempotency-Key" in headers)
+
+
+GOLDEN: dict[str, Any] = {
+    "postmark": {"From", "To", "Subject", "TextBody", "HtmlBody", "Headers", "Metadata", "Tag"},
+    "resend": {"from", "to", "subject", "text", "html", "headers"},
+    "mailjet": {
+        *("From", "To", "Subject", "TextPart", "HTMLPart", "Headers"),
+        *("EventPayload", "CustomCampaign"),
+    },
+    "brevo": {"to", "subject", "textContent", "htmlContent", "headers"},
+}
+
+
+@each_kind
+def test_batch_has_the_shape_the_provider_documents(kind: str) -> None:
+    paths: list[str] = []
+    with fake_esp(kind) as esp:
+        esp.usual = taking(kind)
+        do_post = fakeesp._Handler.do_POST
+
+        def noting(handler: Any) -> None:
+            paths.append(handler.path)
+            do_post(handler)
+
+        fakeesp._Handler.do_POST = noting  # type: ignore[method-assign]
+        try:
+            newsletter(esp, kind, 2)
+            deliver()
+        finally:
+            fakeesp._Handler.do_POST = do_post  # type: ignore[method-assign]
+        (call,) = esp.calls
+    assert paths == [f"/{batchesp.PATHS[kind]}"]
+    assert [set(mail) for mail in mails_of(kind, call)] == [GOLDEN[kind]] * 2
+    if kind == "brevo":
+        assert set(call) == {
+            *("sender", "subject", "htmlContent", "tags", "headers", "messageVersions")
+        }
+        assert call["tags"] == ["welcome"]
+        assert set(call["headers"]) == {"idempotencyKey"}
+    if kind == "mailjet":
+        assert set(call) == {"Messages"}
+    if kind == "resend":
+        assert esp.requests[0][0]["x-batch-validation"] == "permissive"
+
+
+@each_kind
+def test_receipts_go_alone(kind: str) -> None:
+    with fake_esp(kind) as esp:
+        newsletter(esp, kind, 3)
+        Message.objects.update(stream="transactional")
+        drain("transactional", budget=5)
+        assert sizes(esp, kind) == [1] * 3
+        assert not any(batchesp.is_many(kind, call) for call in esp.calls)
+    assert states() == {"sent": 3}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "calls"), [(None, [7]), (0, [7]), (1, [1] * 7), (3, [3, 3, 1]), (900, [7])]
+)
+def test_provider_row_says_how_many_go_in_a_call(wanted: int | None, calls: list[int]) -> None:
+    with fake_esp("postmark") as esp:
+        esp.usual = taking("postmark")
+        newsletter(esp, "postmark", 7, batch_size=wanted, concurrency=1)
+        deliver()
+        assert sizes(esp, "postmark") == calls
+        assert set(esp.ledger.values()) == {1}
+    assert states() == {"sent": 7}
+
+
+@each_kind
+def test_call_is_no_larger_than_the_provider_allows(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traits = TRAITS[kind]
+    assert traits.batch is not None
+    small = replace(traits, batch=replace(traits.batch, size=16_000))
+    patched = {**TRAITS, kind: small}
+    monkeypatch.setattr("delivery.routes.TRAITS", patched)
+    monkeypatch.setattr(providers, "TRAITS", patched)
+    with fake_esp(kind) as esp:
+        esp.usual = taking(kind)
+        newsletter(esp, kind, 9)
+        deliver()
+        assert sum(sizes(esp, kind)) == 9
+        assert 1 < len(esp.requests) < 9
+        assert max(len(body) for _, body in esp.requests) <= 16_000
+    assert states() == {"sent": 9}
+
+
+def test_mails_of_one_call_share_their_sender_and_campaign_where_it_takes_them_once() -> None:
+    with fake_esp("brevo") as esp:
+        esp.usual = taking("brevo")
+        first, second, *_ = newsletter(esp, "brevo", 6)
+        other = SenderFactory(provider=first.sender.provider, email="books@shop.example")
+        Message.objects.filter(pk=first.pk).update(sender=other)
+        Message.objects.filter(pk=second.pk).update(origin_campaign="farewell")
+        deliver()
+        found = {(c["sender"]["email"], *c.get("tags", [])[:1]): c for c in esp.calls}
+        assert len(found) == 3
+        assert sorted(sizes(esp, "brevo")) == [1, 1, 4]
+    assert states() == {"sent": 6}
+
+
+# --- What is answered ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["postmark", "resend", "mailjet"])
+def test_e18_each_mail_has_the_fate_the_answer_names_for_it(kind: str) -> None:
+    with fake_esp(kind) as esp:
+        messages = newsletter(esp, kind, 6)
+        bad = {messages[1].email, messages[4].email}
+        esp.usual = taking(kind, lambda mail: any(address in mail for address in bad))
+        deliver()
+        assert len(esp.requests) == 1
+        assert len(esp.ledger) == 4
+    for message in Message.objects.all():
+        refused = message.email in bad
+        assert message.state == ("failed" if refused else "sent"), message.detail
+        assert message.esp_id == ("" if refused else f"esp-{message.email}")
+
+
+@each_kind
+@pytest.mark.parametrize("kept", [0, 3])
+def test_mails_the_answer_does_not_mention_are_in_doubt(kind: str, kept: int) -> None:
+    def judge(body: bytes) -> Answer:
+        answer = taking(kind).judge(body)  # type: ignore[misc]
+        told = answer.body
+        if kind == "postmark":
+            del told[kept:]
+        else:
+            del told[{"resend": "data", "mailjet": "Messages", "brevo": "messageIds"}[kind]][kept:]
+        return answer
+
+    with fake_esp(kind) as esp:
+        esp.usual = Answer(judge=judge)
+        newsletter(esp, kind, 5)
+        for _ in range(3):
+            deliver()
+            time_passes()
+        assert len(esp.requests) == 1
+    assert states() == +Counter(sent=kept, unknown=5 - kept)
+
+
+@each_kind
+@pytest.mark.parametrize("body", ["", "not json", "{}", "[1, 2, 3]", '{"data": 1}', "null"])
+def test_success_that_says_nothing_of_the_mails_leaves_them_in_doubt(kind: str, body: str) -> None:
+    with fake_esp(kind) as esp:
+        esp.script = [Answer(200, body, takes=True)] * 9
+        newsletter(esp, kind, 3)
+        deliver()
+        assert len(esp.requests) == 1
+    assert states() == {"unknown": 3}
+
+
+@each_kind
+@pytest.mark.parametrize("status", [400, 413, 422])
+@pytest.mark.parametrize("poisons", [1, 2])
+def test_refusal_of_all_because_of_one_fails_that_one_only(
+    kind: str, status: int, poisons: int
+) -> None:
+    with fake_esp(kind) as esp:
+        messages = newsletter(esp, kind, 16)
+        bad = {message.email for message in messages[5 : 5 + 4 * poisons : 4]}
+        poison = [f'"{address}"' for address in bad]
+        esp.usual = refusing_all(kind, status, lambda mail: any(p in mail for p in poison))
+        deliver()
+        assert set(esp.ledger.values()) == {1}
+        assert len(esp.requests) <= 1 + 8 * poisons
+    failed = set(Message.objects.filter(state="failed").values_list("email", flat=True))
+    assert failed == bad
+    assert states() == {"sent": 16 - poisons, "failed": poisons}
+    assert not Suppression.objects.exists()
+
+
+@each_kind
+def test_refusal_of_everything_costs_a_few_calls_and_fails_few(kind: str) -> None:
+    with fake_esp(kind) as esp:
+        esp.usual = Answer(400, "what has changed here?")
+        newsletter(esp, kind, 50)
+        for _ in range(9):
+            deliver()
+        assert len(esp.requests) <= 4 * 30
+        assert Circuit.objects.get().open_until is not None
+    assert states()["failed"] <= 2 * turns.REFUSALS
+    assert states()["queued"] >= 10
+
+
+@each_kind
+def test_e01_pause_is_asked_for_once_and_costs_no_attempt(kind: str) -> None:
+    with fake_esp(kind) as esp:
+        esp.usual = taking(kind)
+        esp.script = [Answer(429, "slow down", {"Retry-After": "30"})]
+        newsletter(esp, kind, 20)
+        for _ in range(3):
+            deliver()
+        assert len(esp.requests) == 1
+        assert set(Message.objects.values_list("failures", flat=True)) == {0}
+        assert states() == {"retry": 20}
+        assert Circuit.objects.get().slow_until is not None
+        time_passes()
+        deliver()
+        assert set(esp.ledger.values()) == {1}
+    assert states() == {"sent": 20}
+
+
+@each_kind
+def test_account_that_is_closed_opens_the_circuit_and_loses_no_mail(kind: str) -> None:
+    with fake_esp(kind) as esp:
+        esp.script = [Answer(401, "who are you?")]
+        newsletter(esp, kind, 20)
+        deliver()
+        assert len(esp.requests) == 1
+    assert states() == {"retry": 20}
+    circuit = Circuit.objects.get()
+    assert circuit.open_until is not None
+    assert circuit.trips == 1
+
+
+def test_calls_are_counted_where_the_provider_counts_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[int] = []
+
+    def take(draws: Any) -> list[float]:
+        drawn.append(sum(bucket.name == "pace:resend" for draw in draws for bucket in draw))
+        return [0.0] * len(draws)
+
+    monkeypatch.setattr("delivery.pace.take", take)
+    with fake_esp("resend") as esp:
+        esp.usual = taking("resend")
+        newsletter(esp, "resend", 9, batch_size=3)
+        deliver()
+        assert sizes(esp, "resend") == [3] * 3
+    assert sum(drawn) == 3

@@ -1,0 +1,169 @@
+"""Calls with many mails of which nobody knows what became: all in doubt, together and at most so
+many; where calls have keys, made again at once."""
+
+import os
+import signal
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from delivery.engine import drain
+from delivery.models import Circuit, Message, Provider
+from delivery.providers import TRAITS
+from tests.delivery import crashing, fakeesp
+from tests.delivery.batchesp import KEYED, KINDS, taking
+from tests.delivery.fakeesp import Answer, fake_esp
+from tests.delivery.test_batches import (
+    _set_up,  # noqa: F401 - the same
+    deliver,
+    keyed_kind,
+    newsletter,
+    sizes,
+    states,
+    time_passes,
+    unkeyed_kind,
+)
+from tests.delivery.test_crashes import others_take_over
+
+pytestmark = pytest.mark.django_db
+
+DOUBTS = {
+    "no answer": Answer(takes=True, seconds=30),
+    "an error": Answer(500, "oops", takes=True),
+    "a reset": Answer(takes=True, do=fakeesp.reset),
+    "half the body": Answer(at_once=fakeesp.read_half_and_reset),
+    "a gateway's error": Answer(502, "<html>bad gateway", takes=True),
+}
+
+
+@unkeyed_kind
+@pytest.mark.parametrize("name", DOUBTS)
+def test_what_a_call_without_an_answer_carried_is_in_doubt_together(kind: str, name: str) -> None:
+    with fake_esp(kind) as esp:
+        esp.usual = taking(kind)
+        esp.script = [DOUBTS[name]]
+        newsletter(esp, kind, 9)
+        for _ in range(3):
+            deliver()
+            time_passes()
+        assert sizes_known(esp, kind) <= [9]
+        assert len(esp.requests) == 1
+        assert set(esp.ledger.values()) <= {1}
+    assert states() == {"unknown": 9}
+    # One call, however many mails it carried.
+    assert Circuit.objects.get().failures == 1
+
+
+def sizes_known(esp: Any, kind: str) -> list[int]:
+    return [] if not esp.requests[0][1] else sizes(esp, kind)
+
+
+@keyed_kind
+@pytest.mark.parametrize("name", DOUBTS)
+def test_call_with_a_key_is_made_again_at_once_and_is_the_same(kind: str, name: str) -> None:
+    with fake_esp(kind) as esp:
+        esp.usual = taking(kind)
+        esp.script = [DOUBTS[name], DOUBTS[name]]
+        messages = newsletter(esp, kind, 9)
+        deliver()
+        assert len(esp.requests) == 3
+        keys = {headers.get("Idempotency-Key") for headers, _ in esp.requests}
+        assert len(keys) == 1
+        assert len({body for _, body in esp.requests if body}) == 1
+        assert dict(esp.ledger) == {message.pk: 1 for message in messages}
+    assert states() == {"sent": 9}
+
+
+@keyed_kind
+def test_mails_of_a_call_that_stays_without_an_answer_are_not_sent_alone(kind: str) -> None:
+    with fake_esp(kind) as esp:
+        esp.usual = taking(kind)
+        esp.script = [Answer(500, "oops", takes=True) for _ in range(3)]
+        newsletter(esp, kind, 9)
+        for _ in range(3):
+            deliver()
+            time_passes()
+        # Alone they would have other keys, and be taken twice.
+        assert len(esp.requests) == 3
+        assert set(esp.ledger.values()) == {1}
+    assert states() == {"unknown": 9}
+
+
+@keyed_kind
+def test_receipt_is_still_repeated_under_its_own_key(kind: str) -> None:
+    with fake_esp(kind) as esp:
+        newsletter(esp, kind, 1)
+        Message.objects.update(stream="transactional")
+        esp.script = [Answer(500, "oops", takes=True)]
+        drain("transactional", budget=5)
+        assert states() == {"retry": 1}
+        time_passes()
+        drain("transactional", budget=5)
+        assert len(esp.requests) == 2
+        assert set(esp.ledger.values()) == {1}
+    assert states() == {"sent": 1}
+
+
+@pytest.mark.parametrize("kind", ["postmark", "mailjet"])
+def test_doubt_is_as_large_as_a_call_at_most(kind: str) -> None:
+    with fake_esp(kind) as esp:
+        esp.usual = taking(kind)
+        esp.script = [Answer(takes=True, seconds=30)]
+        newsletter(esp, kind, 40, batch_size=10, concurrency=1)
+        for _ in range(3):
+            deliver()
+            time_passes()
+        assert set(esp.ledger.values()) == {1}
+        assert len(esp.ledger) == 40
+    assert states() == {"unknown": 10, "sent": 30}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_that_was_not_reached_is_in_doubt(kind: str) -> None:
+    with fake_esp(kind) as esp:
+        esp.usual = taking(kind)
+        newsletter(esp, kind, 9, api_url="http://127.0.0.1:1")
+        deliver()
+        assert states()["unknown"] == 0
+        Provider.objects.update(api_url=esp.url)
+        time_passes()
+        deliver()
+        assert set(esp.ledger.values()) == {1}
+    assert states() == {"sent": 9}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.xdist_group("crashes")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("takes", [True, False])
+def test_k11_killed_during_a_call_leaves_its_mails_in_doubt_and_no_others(
+    kind: str, takes: bool
+) -> None:
+    with fake_esp(kind) as esp:
+        esp.usual = taking(kind)
+        newsletter(esp, kind, 20, batch_size=5, concurrency=1)
+
+        def kill(_: Any) -> None:
+            os.kill(process.pid, signal.SIGKILL)
+
+        esp.script = [taking(kind), Answer(takes=takes, do=kill)]
+        process = crashing.start("", stream="marketing")
+        assert process.wait(60) == -signal.SIGKILL
+        found = others_take_over("marketing")
+        assert found == Counter(sent=15, unknown=5)
+        assert set(esp.ledger.values()) == {1}
+        assert len(esp.ledger) == (20 if takes else 15)
+        sent = set(Message.objects.filter(state="sent").values_list("pk", flat=True))
+        assert sent <= set(esp.ledger)
+
+
+def test_every_bound_is_within_the_providers_limit() -> None:
+    for traits in TRAITS.values():
+        if traits.batch is None:
+            assert traits.no_batch
+        else:
+            assert 1 < traits.batch.in_doubt <= traits.batch.messages
+            assert not traits.no_batch
+    assert {kind for kind, traits in TRAITS.items() if traits.batch} == set(KINDS)
+    assert {k for k in KINDS if TRAITS[k].idempotent_seconds} == set(KEYED)
