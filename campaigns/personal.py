@@ -4,19 +4,20 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from campaigns.models import Enrollment, StepRun, Wait
-from contacts.dsar import Part, Person, Row, in_windows, register
+from contacts.dsar import Part, Person, Row, Sweep, in_windows, register
+from contacts.spellings import naming
 
 _FIELDS = ("created_at", "campaign__key", "entry_key", "state", "exit_reason", "step_key")
 
 
 # What somebody else's way through a campaign began with.
-_REDACT_OTHERS = """
+_REDACT_OTHERS = f"""
     UPDATE campaigns_enrollment
     SET context = regexp_replace(context::text, %(pattern)s, 'erased', 'gi')::jsonb,
         event_id = regexp_replace(event_id, %(pattern)s, 'erased', 'gi')
     WHERE id > %(after)s AND id <= %(upto)s
-          AND concat_ws(' ', context, event_id) ~* %(pattern)s
-"""
+          AND {naming("concat_ws(' ', context, event_id)")}
+"""  # noqa: S608
 
 
 def register_parts() -> None:
@@ -31,5 +32,5 @@ def _enrollments(person: Person) -> Iterator[Row]:
 
 def _erase(person: Person) -> None:
     Enrollment.objects.filter(contact=person.contact_id).delete()
-    values = {"pattern": person.pattern}
-    in_windows("campaigns_enrollment", _REDACT_OTHERS, values, first=UUID(int=0))
+    sweep = Sweep("enrollments", "campaigns_enrollment", _REDACT_OTHERS, UUID(int=0))
+    in_windows(person, sweep, person.spelt)

@@ -173,6 +173,16 @@ class SuppressionForm(forms.Form):
     )
 
 
+class ErasureForm(forms.Form):
+    """Why somebody is erased from the admin."""
+
+    reason = forms.CharField(
+        max_length=300,
+        widget=UnfoldAdminExpandableTextareaWidget(),
+        help_text="How did they ask, and when? It is erased with the rest.",
+    )
+
+
 def topic_scopes() -> list[tuple[str, str]]:
     """The scopes of single topics. One query."""
     topics = Topic.objects.values_list("key", "name")

@@ -1,15 +1,21 @@
 """The consent ledger, set-wise: one line per change, and the current state moved with it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from common.addresses import address_hash
 from contacts.models import Consent, Contact, Subscription, Topic
 from contacts.states import ConsentState, Purpose
 from suppression.services import lock_addresses
+
+# An erasure that is just beginning is waited for, and then seen.
+_KNOWN = """
+    SELECT id FROM contacts_contact WHERE id = ANY(%s) AND erased_at IS NULL
+    ORDER BY id FOR KEY SHARE
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +34,16 @@ def record_consents(changes: Sequence[ConsentChange]) -> None:
     depend on the number of changes; of two about the same topic the later one counts.
 
     Shares the address lock of the dispatcher: once this is committed, no hand-over whose
-    transaction starts later ignores it.
+    transaction starts later ignores it. Of people who were erased nothing is written.
     """
     if not changes:
         return
     addresses = {change.contact.email_normalized for change in changes}
-    latest = {(change.contact.pk, change.topic.pk): change for change in changes}
     with transaction.atomic():
         lock_addresses((address_hash(a) for a in addresses if a), shared=False)
+        known = _known(change.contact.pk for change in changes)
+        changes = [change for change in changes if change.contact.pk in known]
+        latest = {(change.contact.pk, change.topic.pk): change for change in changes}
         Consent.objects.bulk_create(
             Consent(
                 contact=change.contact,
@@ -117,10 +125,13 @@ def record_tracking(
     contacts: Sequence[Contact], state: ConsentState, *, source: str, evidence: str = ""
 ) -> None:
     """Append what these people said about recording their opens and clicks, and act by it from
-    the next mail that is rendered on. The number of statements does not depend on how many."""
+    the next mail that is rendered on. The number of statements does not depend on how many. Of
+    people who were erased nothing is written."""
     if not contacts:
         return
     with transaction.atomic():
+        known = _known(contact.pk for contact in contacts)
+        contacts = [contact for contact in contacts if contact.pk in known]
         Consent.objects.bulk_create(
             Consent(
                 contact=contact,
@@ -133,3 +144,10 @@ def record_tracking(
         )
         people = Contact.objects.filter(pk__in=[contact.pk for contact in contacts])
         people.update(may_track=state == ConsentState.GRANTED, updated_at=Now())
+
+
+def _known(contact_ids: Iterable[int]) -> set[int]:
+    """Those of them who were not erased, and are not until the transaction ends."""
+    with connection.cursor() as cursor:
+        cursor.execute(_KNOWN, [sorted(set(contact_ids))])
+        return {pk for (pk,) in cursor.fetchall()}

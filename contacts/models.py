@@ -1,7 +1,9 @@
 """People, the topics they may hear about, and what they said about it."""
 
+from datetime import datetime, timedelta
 from typing import ClassVar
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -131,21 +133,69 @@ class Consent(models.Model):
 class Erasure(models.Model):
     """Somebody asked to be forgotten: mail has stopped, and the rest is being erased or is gone.
 
-    It names nobody.
+    By `user_id` and `addresses` the rest is found; once it is gone they are empty and this names
+    nobody. `marks` says how far each sweep through a table has come.
     """
+
+    ANSWER_DAYS = 30
+    """Within which it has to be done (GDPR 12(3) says a month)."""
 
     contact = models.OneToOneField(Contact, on_delete=models.CASCADE, related_name="erasure")
     source = models.CharField(max_length=100)
+    reason = models.CharField(max_length=300, blank=True)
+    user_id = models.CharField(max_length=200, blank=True)
+    addresses = ArrayField(models.CharField(max_length=254), default=list)
+    marks = models.JSONField(default=dict)
+    tries = models.PositiveIntegerField(default=0)
+    tried_at = models.DateTimeField(null=True, blank=True)
+    next_at = models.DateTimeField(db_default=Now(), null=True, blank=True)
+    last_error = models.CharField(max_length=200, blank=True)
     requested_at = models.DateTimeField(db_default=Now())
     finished_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         indexes: ClassVar[list[models.Index]] = [
-            models.Index(fields=["id"], name="erasure_open", condition=Q(finished_at__isnull=True)),
+            models.Index(
+                fields=["next_at", "id"],
+                name="erasure_open",
+                condition=Q(finished_at__isnull=True),
+            ),
         ]
 
     def __str__(self) -> str:
         return f"erasure of contact {self.contact_id}"
+
+    @property
+    def due_at(self) -> datetime:
+        """Until when the person may expect it to be done."""
+        return self.requested_at + timedelta(days=self.ANSWER_DAYS)
+
+
+class PersonalCopy(models.Model):
+    """The copy of what we hold of a person, which they or somebody for them asked for: made by a
+    worker, kept for some days, then empty.
+    """
+
+    contact = models.OneToOneField(Contact, on_delete=models.CASCADE, related_name="copy")
+    source = models.CharField(max_length=100)
+    requested_at = models.DateTimeField(db_default=Now())
+    tries = models.PositiveIntegerField(default=0)
+    next_at = models.DateTimeField(db_default=Now())
+    last_error = models.CharField(max_length=200, blank=True)
+    built_at = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    body = models.BinaryField(default=bytes, help_text=_("JSON."))
+
+    class Meta:
+        verbose_name_plural = "personal copies"
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(
+                fields=["next_at", "id"], name="copy_open", condition=Q(built_at__isnull=True)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"copy for contact {self.contact_id}"
 
 
 class Subscription(models.Model):

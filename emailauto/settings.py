@@ -181,6 +181,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 60.0,
         "options": {"queue": "bulk", "expires": 60.0},
     },
+    "personal-copies": {
+        "task": "contacts.copy",
+        "schedule": 10.0,
+        "options": {"queue": "bulk", "expires": 10.0},
+    },
     "purge-events": {
         "task": "events.purge",
         "schedule": 3600.0,

@@ -142,6 +142,7 @@ UNFOLD: dict[str, Any] = {
                     ),
                     _item("Sandbox inbox", "inbox", "delivery", "sandboxmail"),
                     _item("Suppressions", "block", "suppression", "suppression"),
+                    _item("Erasures", "person_off", "contacts", "erasure"),
                 ],
             },
             {

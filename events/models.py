@@ -152,6 +152,9 @@ class Event(models.Model):
                 condition=Q(contact_id__isnull=False),
             ),
             models.Index(fields=["type", "-id"], name="event_newest_of_type"),
+            models.Index(
+                fields=["id"], name="event_erased", condition=Q(event_id__startswith="erased:")
+            ),
         ]
 
     def __str__(self) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import msgspec
+from django.conf import settings
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
@@ -11,13 +12,14 @@ from common.bell import ring
 from events import residency
 from events.admission import refuse_region
 from events.directory import Rules, rules
+from events.erased import ANY_ERASED, erased_id
 from events.models import ApiKey
 from events.steps import Steps, run
 from events.wire import EventIn, Item, Outcome, Recorded, Refusal
 
 # One JSON document carries the rows: encoding it here and decoding it there costs a tenth of
-# what quoting an array per column does.
-_INSERT = """
+# what quoting an array per column does. An id that was erased is known by its digest.
+_INSERT = f"""
     INSERT INTO events_event
         (source, event_id, type, user_id, occurred_at, stated_at, received_at, payload,
          metadata, body_hash, state, reason, outcome, attempts, lease_owner, error, note)
@@ -28,9 +30,13 @@ _INSERT = """
          AS e (source text, event_id text, type text, user_id text, occurred_at timestamptz,
                stated_at timestamptz, received_at timestamptz, payload jsonb, metadata jsonb,
                body_hash text)
+    WHERE NOT (EXISTS ({ANY_ERASED}) AND EXISTS (
+        SELECT FROM events_event AS erased
+        WHERE erased.source = e.source
+              AND erased.event_id = {erased_id("e.source", "e.event_id", "%s")}))
     ON CONFLICT (source, event_id) DO NOTHING
     RETURNING source, event_id
-"""
+"""  # noqa: S608 - names of columns
 
 _STORED = """
     SELECT e.source, e.event_id, e.body_hash
@@ -107,7 +113,7 @@ def _record(events: Sequence[EventIn]) -> Steps[list[Recorded]]:
     # In one order everywhere: two batches with the same ids in different orders would each wait
     # for the other's unique-index entry.
     rows = [first[key] for key in sorted(first)]
-    inserted = set((yield _INSERT, [msgspec.json.encode(rows).decode()]))
+    inserted = set((yield _INSERT, [msgspec.json.encode(rows).decode(), settings.ADDRESS_HASH_KEY]))
     stored = yield from _stored_hashes(first.keys() - inserted)
     return [_outcome(event, first, inserted, stored) for event in events]
 

@@ -97,7 +97,7 @@ def confirm(message: Message, proof: Proof) -> bool:
     with transaction.atomic():
         before, contact = locked(message)
         line = next((line for line in before.topics if line.topic == topic), None)
-        if line is None or before.is_moved:
+        if line is None or before.is_moved or contact.erased_at is not None:
             return False
         if line.is_pending:
             asked = Consent.objects.filter(contact=contact, topic=line.topic).first()

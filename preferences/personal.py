@@ -12,6 +12,7 @@ from django.db import transaction
 from common.addresses import address_hash
 from common.bell import ring
 from common.clock import now
+from contacts.copies import ask_for_copy, ready_copy
 from contacts.dsar import begin_erasure
 from contacts.models import Contact
 from content.services import find_wording
@@ -52,6 +53,9 @@ def send_link(contact: Contact, wanted: Wanted) -> Asked:
     if any(scope == ALL for scope, _ in suppressions_of([address_hash(address)])):
         return Asked.NOT_SENT
     with transaction.atomic():
+        if wanted is Wanted.EXPORT:
+            # So that it is there when the mail is opened.
+            ask_for_copy(contact, source="personal data page")
         is_new = write_notice(
             contact,
             find_wording(TEMPLATE, page_language(contact.locale, "")),
@@ -77,6 +81,16 @@ def asked_by(message: Message) -> Wanted | None:
     if not (is_theirs and is_fresh and contact.is_active):
         return None
     return Wanted(about["what"]) if about.get("what") in list(Wanted) else None
+
+
+def copy_for(message: Message) -> bytes | None:
+    """The person's copy, JSON; None while it is being made. Asked for again where its time is
+    over."""
+    copy = ready_copy(message.contact)
+    if copy is None:
+        ask_for_copy(message.contact, source="personal data page")
+        return None
+    return bytes(copy.body)
 
 
 def forget(message: Message) -> None:

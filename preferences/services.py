@@ -57,7 +57,9 @@ def unsubscribe(message: Message, scope: str, *, source: str, evidence: str = ""
     """Suppress the address this message was sent to, and the person's own where that is another,
     in this scope; withdraw the consent to its topic, and for all marketing note the objection.
     Idempotent; when this returns it is committed, and no hand-over whose transaction starts later
-    ignores it."""
+    ignores it. Of somebody who was erased there is nothing left to take back."""
+    if message.contact.erased_at is not None:
+        return
     evidence = evidence or f"message {message.pk}"
     with transaction.atomic():
         addresses = addresses_of(message, message.contact)
@@ -88,6 +90,8 @@ def save_wish(message: Message, wish: Wish, proof: Proof) -> Standing:
     """
     with transaction.atomic():
         before, contact = locked(message)
+        if contact.erased_at is not None:
+            return before
         if before.is_moved:
             wish = _only_stricter(wish, contact)
         ticked = [line for line in before.topics if _is_granted(line, wish, before)]
@@ -108,7 +112,9 @@ def save_wish(message: Message, wish: Wish, proof: Proof) -> Standing:
 def stop_everything(message: Message, proof: Proof) -> Standing:
     """No marketing mail at all any more, no recording, and every consent taken back."""
     with transaction.atomic():
-        _, contact = locked(message)
+        before, contact = locked(message)
+        if contact.erased_at is not None:
+            return before
         unsubscribe(message, MARKETING, source=proof.source, evidence=proof.evidence)
         contact.refresh_from_db(fields=["objected_at"])
         given = (ConsentState.GRANTED, ConsentState.PENDING)

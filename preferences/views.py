@@ -1,23 +1,26 @@
 """What is behind `/u`, `/p`, `/c`, `/d` and `/v`: unsubscribing, the preference page, the button of
 a double opt-in, one's data, the mail in a browser."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
+from django.utils import translation
 
-from contacts.dsar import personal_copy
+from contacts.copies import ready_copy
 from contacts.models import Contact
 from delivery.links import CONFIRM, PERSONAL_DATA, PREFERENCES, UNSUBSCRIBE, VIEW, link
 from delivery.preview import RenderError, as_sent
 from preferences.languages import language_choices, page_language
 from preferences.optin import confirm, is_open, topic_of
 from preferences.pages import RecipientPage, private
-from preferences.personal import Wanted, asked_by, forget, send_link
+from preferences.personal import Wanted, asked_by, copy_for, forget, send_link
 from preferences.services import TRACKING, Wish, save_wish, stop_everything, unsubscribe
 from preferences.standing import Standing, read_standing
+from preferences.words import parts_in_words
 from suppression.states import MARKETING, topic_scope
 
 _ONE_CLICK = b"List-Unsubscribe=One-Click"
@@ -25,6 +28,9 @@ _ONE_CLICK = b"List-Unsubscribe=One-Click"
 WEEKLY_LIMITS = (1, 2, 3, 5)
 PAUSES = (7, 30, 90)
 """Days."""
+
+# Bytes. What is longer is given as a file, whichever button was pressed.
+_MOST_SHOWN = 4_000_000
 
 # The mail is other people's HTML. Its links open in a tab of their own, which is free again.
 _MAIL_POLICY = (
@@ -160,7 +166,9 @@ class PersonalDataView(RecipientPage):
         wanted = asked_by(self.message)
         if wanted is None:
             return self.page("closed", status=410)
-        return self.page("erase" if wanted is Wanted.ERASE else "copy")
+        if wanted is Wanted.ERASE:
+            return self.page("erase")
+        return self.page("copy", {"is_ready": ready_copy(self.message.contact) is not None})
 
     def act(self) -> HttpResponse:
         wanted = asked_by(self.message)
@@ -172,16 +180,16 @@ class PersonalDataView(RecipientPage):
         return self.page("closed", status=410)
 
     def _copy(self, kind: str) -> HttpResponse:
-        copy = personal_copy(self.message.contact)
-        if kind == "json":
-            response = private(JsonResponse(copy, json_dumps_params={"indent": 2}))
+        copy = copy_for(self.message)
+        if copy is None:
+            return self.page("copy", {"is_ready": False})
+        if kind == "json" or len(copy) > _MOST_SHOWN:
+            response = private(HttpResponse(copy, content_type="application/json"))
             response["Content-Disposition"] = 'attachment; filename="personal-data.json"'
             return response
-        shown = [
-            {"title": name, "rows": [list(row.items()) for row in rows]}
-            for name, rows in copy.items()
-        ]
-        return self.page("personal_copy", {"parts": shown})
+        with translation.override(self.language):
+            parts = list(parts_in_words(json.loads(copy)))
+        return self.page("personal_copy", {"parts": parts})
 
 
 class BrowserView(RecipientPage):

@@ -7,7 +7,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
-from suppression.states import ALL, SuppressionReason
+from suppression.states import ALL, RANK, SuppressionReason
 
 
 class SuppressionQuerySet(models.QuerySet["Suppression"]):
@@ -19,9 +19,10 @@ class SuppressionQuerySet(models.QuerySet["Suppression"]):
 
 
 class Suppression(models.Model):
-    """One address in one scope.
+    """One address in one scope, for the strongest of its reasons.
 
-    The hash is what counts and stays when the clear address is erased.
+    The hash is what counts and stays when the clear address is erased. `beneath` holds
+    `{"reason", "source", "evidence"}` of each weaker reason that does not pass by itself.
     """
 
     address_hash = models.BinaryField(max_length=32, editable=False)
@@ -36,6 +37,11 @@ class Suppression(models.Model):
     )
     source = models.CharField(max_length=100, help_text=_("Who or what asked for it."))
     evidence = models.TextField(blank=True)
+    beneath = models.JSONField(
+        default=list,
+        editable=False,
+        help_text=_("Weaker reasons: they count again when the stronger one is lifted."),
+    )
     created_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField(
         null=True, blank=True, help_text=_("From then on it is tried again; empty: never.")
@@ -58,3 +64,31 @@ class Suppression(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_reason_display()} ({self.scope})"
+
+    @property
+    def reasons(self) -> set[str]:
+        """All of them."""
+        return {self.reason, *(entry["reason"] for entry in self.beneath)}
+
+    def put_beneath(self, reason: str, source: str, evidence: str) -> None:
+        """Remember a weaker reason. The soft limit is none: it passes by itself."""
+        if reason != SuppressionReason.SOFT_LIMIT:
+            self.beneath.append({"reason": str(reason), "source": source, "evidence": evidence})
+            self.beneath.sort(key=lambda entry: RANK[entry["reason"]])
+
+    def lift(self, reason: SuppressionReason) -> bool:
+        """Take one reason away, the strongest that is left counts; False when none is."""
+        if self.reason != reason:
+            self.beneath = [entry for entry in self.beneath if entry["reason"] != reason]
+            return True
+        if not self.beneath:
+            return False
+        next_one, *self.beneath = self.beneath
+        self.reason, self.source = next_one["reason"], next_one["source"]
+        self.evidence, self.expires_at = next_one["evidence"], None
+        return True
+
+    def forget(self) -> None:
+        """Keep the hash and the reasons, and no word of what could name the person."""
+        self.email = self.evidence = ""
+        self.beneath = [{**entry, "evidence": ""} for entry in self.beneath]

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import transaction
-from django.db.models import Q
 
 from common.addresses import Address, address_hash
 from common.postgres import lock_names
 from suppression.mirror import mirror_added
 from suppression.models import Suppression
 from suppression.states import RANK, SuppressionReason
+
+_CHANGED = ("email", "reason", "source", "evidence", "beneath", "expires_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ def lock_addresses(hashes: Iterable[bytes], *, shared: bool) -> None:
 def suppress_addresses(requests: Sequence[SuppressionRequest]) -> int:
     """Suppress each address in its scope; returns how many rows are new or got a stronger reason.
 
-    Idempotent. Takes effect at its commit for every hand-over that is not yet committed.
+    Idempotent. Takes effect at its commit for every hand-over that is not yet committed. Of whom
+    was erased only the hash is written, whoever tells what of them.
     """
     if not requests:
         return 0
@@ -63,66 +65,92 @@ def suppressed_scopes(hashes: Iterable[bytes]) -> Mapping[bytes, frozenset[str]]
 
 
 def suppressions_of(hashes: Iterable[bytes]) -> list[tuple[str, str]]:
-    """(scope, reason) of everything these addresses are suppressed for. One query."""
+    """(scope, reason) of everything these addresses are suppressed for now, weaker reasons beneath
+    stronger ones as well. One query."""
+    rows = Suppression.objects.in_force().filter(address_hash__in=list(hashes))
+    return [(row.scope, reason) for row in rows for reason in sorted(row.reasons)]
+
+
+def forgotten_addresses(hashes: Iterable[bytes]) -> set[bytes]:
+    """Those of these addresses whose owner was erased: nothing that comes in about them may be kept
+    in clear. One query."""
     rows = Suppression.objects.filter(address_hash__in=list(hashes))
-    return list(rows.values_list("scope", "reason"))
+    return {bytes(row.address_hash) for row in rows if SuppressionReason.ERASURE in row.reasons}
 
 
 def lift_unsubscribes(hashes: Iterable[bytes], scopes: Iterable[str]) -> int:
     """Forget that these people unsubscribed themselves, in these scopes, because they asked to be
-    mailed again; returns how many rows are gone. No other reason is ever lifted by this.
+    mailed again; returns of how many rows that was a reason. What else there is stays, and what
+    was beneath it counts again.
 
     The mirror may go on naming them until its next synchronisation: wrong on the safe side.
     """
     hashes = list(hashes)
     with transaction.atomic():
         lock_addresses(hashes, shared=False)
-        theirs = Suppression.objects.filter(
-            address_hash__in=hashes, scope__in=list(scopes), reason=SuppressionReason.UNSUBSCRIBE
-        )
-        return theirs.delete()[0]
+        rows = Suppression.objects.filter(address_hash__in=hashes, scope__in=list(scopes))
+        theirs = [row for row in rows if SuppressionReason.UNSUBSCRIBE in row.reasons]
+        kept = [row for row in theirs if row.lift(SuppressionReason.UNSUBSCRIBE)]
+        Suppression.objects.bulk_update(kept, _CHANGED)
+        gone = [row.pk for row in theirs if row not in kept]
+        Suppression.objects.filter(pk__in=gone).delete()
+    return len(theirs)
 
 
 def _write(requests: Sequence[SuppressionRequest], hashes: Mapping[Address, bytes]) -> int:
-    wanted = {(hashes[r.address], r.scope): r for r in reversed(requests)}
+    told: dict[tuple[bytes, str], list[SuppressionRequest]] = {}
     for request in requests:
-        key = (hashes[request.address], request.scope)
-        if RANK[request.reason] < RANK[wanted[key].reason]:
-            wanted[key] = request
-    known = {
-        (bytes(row.address_hash), row.scope): row
-        for row in Suppression.objects.filter(Q(address_hash__in=[digest for digest, _ in wanted]))
-    }
-    new = [
-        Suppression(
-            address_hash=digest,
-            email=request.address.email,
-            scope=scope,
-            reason=request.reason,
-            source=request.source,
-            evidence=request.evidence,
-            expires_at=request.expires_at,
-        )
-        for (digest, scope), request in wanted.items()
-        if (digest, scope) not in known
-    ]
-    Suppression.objects.bulk_create(new)
-    return len(new) + _strengthen(wanted, known)
-
-
-def _strengthen(
-    wanted: Mapping[tuple[bytes, str], SuppressionRequest],
-    known: Mapping[tuple[bytes, str], Suppression],
-) -> int:
-    stronger = []
-    for key, row in known.items():
-        request = wanted.get(key)
-        if request is not None and _says_more(request, row):
-            row.reason, row.source = request.reason, request.source
-            row.evidence, row.expires_at = request.evidence, request.expires_at
+        told.setdefault((hashes[request.address], request.scope), []).append(request)
+    rows = list(Suppression.objects.filter(address_hash__in=[digest for digest, _ in told]))
+    known = {(bytes(row.address_hash), row.scope): row for row in rows}
+    erasing = {hashes[r.address] for r in requests if r.reason == SuppressionReason.ERASURE}
+    erased = {bytes(row.address_hash) for row in rows if SuppressionReason.ERASURE in row.reasons}
+    # The strongest first; of equal ones the one that was named first.
+    ordered = {key: sorted(group, key=lambda r: RANK[r.reason]) for key, group in told.items()}
+    fresh = {key: _row(key, group[0]) for key, group in ordered.items() if key not in known}
+    stronger, deeper = [], []
+    for key, group in ordered.items():
+        row = known.get(key) or fresh[key]
+        if _says_more(group[0], row):
+            _strengthen(row, group[0])
             stronger.append(row)
-    Suppression.objects.bulk_update(stronger, ["reason", "source", "evidence", "expires_at"])
-    return len(stronger)
+        if _add_beneath(row, group):
+            deeper.append(row)
+        if key[0] in erasing | erased:
+            row.forget()
+    Suppression.objects.bulk_create(fresh.values())
+    changed = {row.pk: row for row in (*stronger, *deeper) if row.pk is not None}
+    Suppression.objects.bulk_update(changed.values(), _CHANGED)
+    return len(fresh) + len(stronger)
+
+
+def _row(key: tuple[bytes, str], request: SuppressionRequest) -> Suppression:
+    digest, scope = key
+    return Suppression(
+        address_hash=digest,
+        email=request.address.email,
+        scope=scope,
+        reason=request.reason,
+        source=request.source,
+        evidence=request.evidence,
+        expires_at=request.expires_at,
+    )
+
+
+def _strengthen(row: Suppression, request: SuppressionRequest) -> None:
+    if request.reason != row.reason:
+        row.put_beneath(row.reason, row.source, row.evidence)
+    row.reason, row.source = request.reason, request.source
+    row.evidence, row.expires_at = request.evidence, request.expires_at
+
+
+def _add_beneath(row: Suppression, requests: Iterable[SuppressionRequest]) -> bool:
+    """Whether any of these reasons is one the row does not have yet."""
+    before = len(row.beneath)
+    for request in requests:
+        if request.reason not in row.reasons:
+            row.put_beneath(request.reason, request.source, request.evidence)
+    return len(row.beneath) > before
 
 
 def _says_more(request: SuppressionRequest, row: Suppression) -> bool:

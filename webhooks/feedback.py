@@ -5,7 +5,7 @@ one, suppressions are only ever added or strengthened, and the one that passes b
 from the rows.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,12 @@ from common.addresses import address_hash
 from contacts.ledger import ConsentChange, Objection, record_consents, record_objections
 from contacts.services import people_at, subscription_states
 from contacts.states import ConsentState
-from suppression.services import SuppressionRequest, lock_addresses, suppress_addresses
+from suppression.services import (
+    SuppressionRequest,
+    forgotten_addresses,
+    lock_addresses,
+    suppress_addresses,
+)
 from webhooks.grants import Grants, grants_since
 from webhooks.kinds import WATCHED, Feedback, FeedbackKind
 from webhooks.limits import addresses_to_judge, judge_addresses
@@ -24,7 +29,10 @@ from webhooks.matching import Match, match
 from webhooks.news import news_of, tell
 from webhooks.outgoing.fanout import queue_deliveries
 
-__all__ = ["Feedback", "FeedbackKind", "apply_feedback"]
+__all__ = ["FORGOTTEN", "Feedback", "FeedbackKind", "apply_feedback"]
+
+FORGOTTEN = "forgotten"
+"""The effect on what is about somebody who was erased: nothing of it is kept in clear."""
 
 
 def apply_feedback(feedback: Sequence[Feedback]) -> list[dict[str, Any]]:
@@ -36,7 +44,8 @@ def apply_feedback(feedback: Sequence[Feedback]) -> list[dict[str, Any]]:
     if not feedback:
         return []
     with transaction.atomic():
-        matches = [_as_agreed(found) for found in match(feedback)]
+        found = [_as_agreed(item) for item in match(feedback)]
+        matches = [_without_words(item) if item.is_forgotten else item for item in found]
         judged = addresses_to_judge(matches)
         lock_addresses({*_named(matches), *map(address_hash, judged)}, shared=False)
         grants = grants_since(matches)
@@ -46,10 +55,18 @@ def apply_feedback(feedback: Sequence[Feedback]) -> list[dict[str, Any]]:
         marked = mark(matches, touching=[objection.contact_id for objection in objections])
         record_objections(objections)
         judge_addresses(judged)
-        news = news_of(matches, marked)
+        news = news_of([item for item in matches if not item.is_forgotten], marked)
         tell(news)
         queue_deliveries(news)
-    return [_outcome(match, marked, grants) for match in matches]
+    forgotten = forgotten_addresses(
+        address_hash(item.address.normalized) for item in feedback if item.address is not None
+    )
+    return [_outcome(match, marked, grants, forgotten) for match in matches]
+
+
+def _without_words(match: Match) -> Match:
+    """What a server or a person said names people; of the erased none of it is kept."""
+    return replace(match, feedback=replace(match.feedback, detail=""))
 
 
 def _as_agreed(found: Match) -> Match:
@@ -123,9 +140,12 @@ def _objections(matches: Iterable[Match], grants: Grants) -> list[Objection]:
     return found
 
 
-def _outcome(match: Match, marked: Marked, grants: Grants) -> dict[str, Any]:
-    """What the receipt shows. No address: that stands in its body, which can be erased."""
-    message = match.message
+def _outcome(
+    match: Match, marked: Marked, grants: Grants, forgotten: Collection[bytes]
+) -> dict[str, Any]:
+    """What the receipt shows. No address: that stands in its body, which can be erased, and is
+    as soon as it is applied where an effect says `FORGOTTEN`."""
+    message, named = match.message, match.feedback.address
     effects = [match.moment] if match.moment and message is not None else []
     if message is not None and message.pk in marked.accepted:
         effects.append("sent")
@@ -139,6 +159,8 @@ def _outcome(match: Match, marked: Marked, grants: Grants) -> dict[str, Any]:
     is_withdrawn = match.withdraws and not grants.outdate_withdrawal(match)
     if is_withdrawn and message is not None and message.topic is not None:
         effects.append(f"withdrawn:{message.topic.key}")
+    if match.is_forgotten or (named and address_hash(named.normalized) in forgotten):
+        effects.append(FORGOTTEN)
     return {
         "kind": match.feedback.kind.value,
         "class": match.bounce_class or "",

@@ -195,6 +195,8 @@ def _note_bounces(matches: Iterable[Match]) -> frozenset[tuple[UUID, str]]:
 def _engage(matches: Iterable[Match], touching: Iterable[int]) -> None:
     last: dict[int, datetime | None] = dict.fromkeys(touching)
     for match in matches:
+        if match.is_forgotten:
+            continue
         if match.message is not None and match.feedback.kind in WATCHED:
             contact = match.message.contact_id
             last[contact] = max(match.feedback.at, last.get(contact) or match.feedback.at)

@@ -63,6 +63,12 @@ class Match:
         return Address(message.email, message.email_normalized)
 
     @property
+    def is_forgotten(self) -> bool:
+        """Whether it is about somebody who was erased: of them nothing is written down any more
+        but what became of the mail."""
+        return self.message is not None and self.message.contact.erased_at is not None
+
+    @property
     def is_returned(self) -> bool:
         """Whether it tells that the mail did not arrive, or not yet."""
         return self.bounce_class in RETURNED
@@ -108,6 +114,7 @@ class Match:
             (person_said or somebody_else)
             and self.message is not None
             and self.message.topic is not None
+            and not self.is_forgotten
         )
 
 
@@ -221,6 +228,7 @@ _NEEDED = (
     *("origin_campaign", "origin_step", "esp_id"),
     *("contact__user_id", "contact__email", "contact__email_normalized", "contact__do_not_share"),
     "contact__may_track",
+    "contact__erased_at",
     *("topic__key",),
 )
 

@@ -22,7 +22,7 @@ from common.postgres import insist, is_outage
 from common.steps import run_each
 from webhooks.adapters import MEGABYTE
 from webhooks.answers import apply_answers
-from webhooks.feedback import Feedback, apply_feedback
+from webhooks.feedback import FORGOTTEN, Feedback, apply_feedback
 from webhooks.models import Receipt
 from webhooks.reading import elements
 from webhooks.receipts import is_whole
@@ -68,9 +68,10 @@ _RECORD = """
     SET state = CASE WHEN d.look_at IS NULL THEN 'applied' ELSE 'parked' END,
         attempts = CASE WHEN d.look_at IS NULL THEN r.attempts ELSE 0 END,
         due_at = coalesce(d.look_at, r.due_at), outcome = d.outcome::jsonb, error = '',
+        body = CASE WHEN d.look_at IS NULL AND d.is_forgotten THEN '' ELSE r.body END,
         claimed_until = NULL, lease_owner = ''
-    FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::timestamptz[])
-         AS d (id, attempt, outcome, look_at)
+    FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::timestamptz[], %s::boolean[])
+         AS d (id, attempt, outcome, look_at, is_forgotten)
     WHERE r.id = d.id AND r.attempts = d.attempt AND r.state IN ('pending', 'parked')
           AND r.lease_owner = %s
 """
@@ -231,6 +232,7 @@ def _record(
         [receipt.attempts for receipt in receipts],
         [msgspec.json.encode(outcome).decode() for outcome in outcomes],
         list(looks),
+        [any(FORGOTTEN in told.get("effects", ()) for told in outcome) for outcome in outcomes],
         owner,
     )
     with connection.cursor() as cursor:

@@ -262,6 +262,11 @@ class Migration(migrations.Migration):
                         name="event_of_contact",
                     ),
                     models.Index(fields=["type", "-id"], name="event_newest_of_type"),
+                    models.Index(
+                        condition=models.Q(("event_id__startswith", "erased:")),
+                        fields=["id"],
+                        name="event_erased",
+                    ),
                 ],
                 "constraints": [
                     models.UniqueConstraint(

@@ -45,6 +45,16 @@ class Migration(migrations.Migration):
                 ("source", models.CharField(help_text="Who or what asked for it.", max_length=100)),
                 ("evidence", models.TextField(blank=True)),
                 (
+                    "beneath",
+                    models.JSONField(
+                        default=list,
+                        editable=False,
+                        help_text=(
+                            "Weaker reasons: they count again when the stronger one is lifted."
+                        ),
+                    ),
+                ),
+                (
                     "created_at",
                     models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
                 ),

@@ -8,7 +8,7 @@ from typing import Any
 from campaigns.models import Enrollment
 from common.addresses import address_hash
 from common.clock import now
-from contacts.models import Consent, Subscription
+from contacts.models import Consent, Erasure, Subscription
 from contacts.states import ConsentState
 from delivery.models import (
     Message,
@@ -114,6 +114,12 @@ def make_mail() -> SandboxMail:
     raw = f"Subject: {EVIL}\r\nContent-Type: text/plain\r\n\r\n{EVIL}\r\n"
     return SandboxMail.objects.create(
         from_email=EVIL, to_email=EVIL, subject=EVIL, raw=raw.encode()
+    )
+
+
+def make_erasure() -> Erasure:
+    return Erasure.objects.create(
+        contact=make_contact(), source=EVIL, reason=EVIL, last_error=EVIL, addresses=[EVIL]
     )
 
 
@@ -226,6 +232,7 @@ LISTS: dict[str, Callable[[], Any]] = {
     "content_templateversion": lambda: make_template().published,
     "contacts_topic": lambda: TopicFactory(key=f"topic-{next(_numbers)}", name=EVIL),
     "contacts_contact": make_contact,
+    "contacts_erasure": make_erasure,
     "delivery_message": make_message,
     "delivery_deadletter": make_dead_letter,
     "delivery_sandboxmail": make_mail,

@@ -33,7 +33,8 @@ def words_of_the_pages() -> set[str]:
         source = path.read_text()
         words |= set(_SIMPLE.findall(source))
         words |= {_VARIABLE.sub(r"%(\1)s", text) for text in _BLOCK.findall(source)}
-    return words
+    source = (settings.BASE_DIR / "preferences" / "words.py").read_text()
+    return words | set(re.findall(r'\b(?:_|gettext)\("([^"]+)"\)', source))
 
 
 @pytest.mark.parametrize("language", TRANSLATED)

@@ -4,145 +4,32 @@ import json
 import re
 from datetime import timedelta
 from email import message_from_bytes, policy
-from typing import Any
 
 import pytest
 from django.apps import apps
 from django.conf import settings
-from django.contrib.admin.models import CHANGE, LogEntry
-from django.contrib.auth.models import User
-from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.db.models import ForeignKey, Model
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
-from campaigns import engine
 from common.clock import now
 from contacts import dsar
 from contacts.dsar import Person, begin_erasure, continue_erasures, parts
-from contacts.ledger import record_tracking
-from contacts.models import Contact, Erasure
-from contacts.services import record_consent
-from contacts.states import ConsentState
-from contacts.tasks import erase_task
-from delivery.engine import deliver_batch
+from contacts.models import Contact, Erasure, PersonalCopy
+from contacts.tasks import copy_task, erase_task
 from delivery.links import PERSONAL_DATA, PREFERENCES
-from delivery.models import Bounce, Message, SandboxMail, Sender
-from events.models import Event, EventType, IdempotentReply, Rejection
+from delivery.models import Message, SandboxMail, Sender
+from events.models import Event, EventType
 from events.services import submit
 from suppression.models import Suppression
-from tests.factories import (
-    CampaignFactory,
-    MessageFactory,
-    SenderFactory,
-    TopicFactory,
-    event_in,
-)
+from tests.contacts.people import ADDRESS, CANARY, USER, contact, process, tables_with
+from tests.factories import MessageFactory, event_in
 from tests.preferences.pages import assert_private, get, path_of, post, strict_client
-from webhooks.models import Receipt
 
 pytestmark = pytest.mark.django_db
 
-CANARY = "kanarienvogel"
-ADDRESS = f"{CANARY}+shop@example.com"
-USER = f"user-{CANARY}"
-
-
-def process() -> None:
-    while engine.drain(budget=10):
-        pass
-    for stream in ("marketing", "transactional"):
-        while deliver_batch(stream, limit=50):
-            pass
-
-
-@pytest.fixture
-def contact() -> Contact:
-    """Somebody of whom every table knows something."""
-    SenderFactory(is_default=True)
-    campaign = CampaignFactory(rule={"entry_key_path": "payload.cart"})
-    payload = {"email": ADDRESS.upper().replace("EXAMPLE.COM", "example.com"), "name": CANARY}
-    submit(
-        [
-            event_in(
-                f"e-{ADDRESS}",
-                user_id=USER,
-                payload={**payload, "cart": CANARY},
-                metadata={"source": "tests", "note": ADDRESS},
-            ),
-            event_in(
-                "e-other", user_id="else", payload={"email": "else@example.com", "friend": ADDRESS}
-            ),
-        ]
-    )
-    process()
-    contact = Contact.objects.get(user_id=USER)
-    topic = TopicFactory()
-    record_consent(contact, topic, ConsentState.GRANTED, source="form", evidence=f"by {ADDRESS}")
-    record_tracking([contact], ConsentState.GRANTED, source="form", evidence=CANARY)
-    Contact.objects.filter(pk=contact.pk).update(attributes={"nick": CANARY}, name=CANARY)
-    message = Message.objects.get(contact=contact)
-    assert message.origin_campaign == campaign.key
-    message.attempt_log.update(detail=f"250 {ADDRESS}", request=CANARY)
-    Bounce.objects.create(
-        message=message, bounce_class="mailbox_full", detail=f"<{ADDRESS}>", source="postmark"
-    )
-    SandboxMail.objects.create(from_email="s@example.com", to_email=ADDRESS, raw=CANARY.encode())
-    for number, body in enumerate((ADDRESS, ADDRESS.replace("@", "%40").replace("+", "%2B"))):
-        Receipt.objects.create(
-            provider="mailgun",
-            provider_event_id=str(number),
-            body=f"recipient={body}&name={CANARY}".encode(),
-            state="applied",
-        )
-    Rejection.objects.create(
-        source="api", event_id="r", code="schema", body={"payload": {"to": ADDRESS, "n": CANARY}}
-    )
-    IdempotentReply.objects.create(
-        source="api", key=ADDRESS, body_hash=b"x", status=202, body=CANARY.encode()
-    )
-    LogEntry.objects.create(
-        user=_admin(),
-        content_type=ContentType.objects.get_for_model(Contact),
-        object_id=str(contact.pk),
-        object_repr=CANARY,
-        action_flag=CHANGE,
-        change_message=ADDRESS,
-    )
-    contact.refresh_from_db()
-    return contact
-
-
-def _admin() -> Any:
-    return User.objects.create(username="admin")
-
-
-def tables_with(word: str) -> dict[str, int]:
-    """The tables in which a row has the word in any column, as text or as bytes."""
-    found = {}
-    for table in connection.introspection.table_names():
-        with connection.cursor() as cursor:
-            columns = [
-                f"encode({c}, 'escape')" if kind == "bytea" else f"{c}::text"
-                for c, kind in _columns(cursor, table)
-            ]
-            cursor.execute(
-                f"SELECT count(*) FROM {table} WHERE concat_ws(' ', {', '.join(columns)}) ~* %s",
-                [word],
-            )
-            if count := cursor.fetchone()[0]:
-                found[table] = count
-    return found
-
-
-def _columns(cursor: Any, table: str) -> list[tuple[str, str]]:
-    cursor.execute(
-        "SELECT quote_ident(column_name), data_type FROM information_schema.columns"
-        " WHERE table_schema = current_schema() AND table_name = %s",
-        [table],
-    )
-    return list(cursor.fetchall())
+__all__ = ["contact"]
 
 
 def data_path() -> str:
@@ -214,6 +101,8 @@ def test_erasure_that_was_cut_short_goes_on(
     assert continue_erasures() == 0
     assert Erasure.objects.get().finished_at is None
     monkeypatch.setattr(dsar, "parts", lambda: whole)
+    assert continue_erasures() == 0  # not at once
+    Erasure.objects.update(next_at=Now())
     assert continue_erasures() == 1
     assert tables_with(CANARY) == {}
 
@@ -235,8 +124,55 @@ def test_nobody_else_is_touched(contact: Contact) -> None:
     assert friend.payload == {"email": "else@example.com", "friend": "erased"}
 
 
+def test_copy_is_made_by_a_worker_and_waited_for(contact: Contact) -> None:
+    path = ask(contact, "export")
+    assert "put together" in strict_client().get(path).content.decode()
+    for kind in ("json", "html"):
+        waiting = strict_client().post(path, {"copy": kind})
+        assert_private(waiting)
+        assert "put together" in waiting.content.decode()
+    assert PersonalCopy.objects.count() == 1
+    copy_task()
+    assert "put together" not in strict_client().get(path).content.decode()
+    assert strict_client().post(path, {"copy": "json"})["Content-Type"] == "application/json"
+
+
+def test_copy_whose_time_is_over_is_made_again(contact: Contact) -> None:
+    path = ask(contact, "export")
+    copy_task()
+    PersonalCopy.objects.update(expires_at=Now())
+    copy_task()
+    assert bytes(PersonalCopy.objects.get().body) == b""
+    assert "put together" in strict_client().post(path, {"copy": "json"}).content.decode()
+    copy_task()
+    assert json.loads(strict_client().post(path, {"copy": "json"}).content)["profile"]
+
+
+def test_erasure_that_is_asked_for_makes_no_copy(contact: Contact) -> None:
+    ask(contact, "erase")
+    assert not PersonalCopy.objects.exists()
+
+
+@pytest.mark.parametrize("locale", ["en", "de"])
+def test_copy_is_shown_in_words(contact: Contact, locale: str) -> None:
+    path = ask(contact, "export")
+    Contact.objects.filter(pk=contact.pk).update(locale=locale, weekly_limit=3)
+    copy_task()
+    html = strict_client().post(path, {"copy": "html"}).content.decode()
+    shown = html[html.index("<section") :]
+    words = {
+        "en": ("What you agreed to", "E‑mails in seven days at most", "<dd>Yes</dd>"),
+        "de": ("Worin Sie eingewilligt haben", "E‑Mails in sieben Tagen höchstens", "<dd>Ja</dd>"),
+    }[locale]
+    for word in (*words, f"nick: {CANARY}", f"cart: {CANARY}"):
+        assert word in shown
+    for raw in ("None", "True", "{&#x27;", "topic__key", "weekly_limit", "+00:00"):
+        assert raw not in shown
+
+
 def test_copy_has_everything(contact: Contact) -> None:
     path = ask(contact, "export")
+    copy_task()
     page = strict_client().get(path)
     assert CANARY not in page.content.decode()  # a scanner fetches nobody's data
     response = strict_client().post(path, {"copy": "json"})
@@ -298,7 +234,7 @@ def test_another_address_on_the_same_day_is_sent_the_link_as_well(contact: Conta
 
 
 def test_who_cannot_be_mailed_is_told(contact: Contact) -> None:
-    begin_erasure(contact, source="test")
+    Contact.objects.filter(pk=contact.pk).update(is_active=False)
     message = Message.objects.get(contact=contact)
     html = post(message, PREFERENCES, {"data": "export"}).content.decode()
     assert "cannot send you" in html

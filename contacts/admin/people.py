@@ -4,7 +4,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -14,7 +14,14 @@ from common.admin.bases import ModelAdmin, ModelForm, TabularInline
 from common.admin.operations import Operation, OperationsMixin, Refused
 from common.admin.words import ago, badge, query
 from common.clock import now
-from contacts.forms import ConsentForm, ContactForm, SuppressionForm, topic_scopes
+from contacts.admin import erasures
+from contacts.forms import (
+    ConsentForm,
+    ContactForm,
+    ErasureForm,
+    SuppressionForm,
+    topic_scopes,
+)
 from contacts.models import Consent, Contact, Subscription, Topic
 from contacts.services import record_consent
 from contacts.states import ConsentState
@@ -55,6 +62,10 @@ def _suppress(request: HttpRequest, ids: list[Any], data: dict[str, Any]) -> str
     )
     # It travels in a cookie.
     return f"Suppressed for {mask(contact.email)}: {scope_in_words(data['scope'])}."
+
+
+def _is_known(contact: Contact) -> bool:
+    return contact.erased_at is None
 
 
 class _ReadOnlyInline:
@@ -131,6 +142,7 @@ class ContactAdmin(OperationsMixin[Contact]):
             icon="how_to_reg",
             run=_record_consent,
             form=ConsentForm,
+            when=_is_known,
         ),
         Operation(
             name="suppress",
@@ -141,7 +153,42 @@ class ContactAdmin(OperationsMixin[Contact]):
             when=lambda contact: bool(contact.email_normalized),
             danger=True,
         ),
+        Operation(
+            name="export",
+            label="Export",
+            icon="download",
+            run=erasures.export,
+            when=_is_known,
+        ),
+        Operation(
+            name="erase",
+            label="Erase",
+            icon="delete_forever",
+            run=erasures.erase,
+            form=ErasureForm,
+            question="All mail to them stops at once, at every address of theirs. Within minutes "
+            "everything that is known of them is gone for good; what stays is a hash of the "
+            "address, so that they are never written to again.",
+            when=_is_known,
+            danger=True,
+        ),
     )
+
+    def has_change_permission(self, request: HttpRequest, obj: Contact | None = None) -> bool:
+        # There is nobody behind an erased one to write anything about.
+        return super().has_change_permission(request, obj) and (obj is None or _is_known(obj))
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        actions = super().get_actions(request)
+        actions.pop("delete_selected", None)
+        return actions
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        # Deleting the row would leave what is known of the person everywhere else, and nothing
+        # that keeps them from being written to again.
+        return HttpResponseRedirect(reverse("admin:contacts_contact_do", args=[object_id, "erase"]))
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Contact], search_term: str
@@ -169,6 +216,8 @@ class ContactAdmin(OperationsMixin[Contact]):
 
     @admin.display(description="status", ordering="is_active")
     def status(self, contact: Contact) -> SafeString:
+        if contact.erased_at is not None:
+            return badge("erased")
         return badge("active", "green") if contact.is_active else badge("inactive", "amber")
 
     @admin.display(description="known since", ordering="pk")
@@ -178,7 +227,7 @@ class ContactAdmin(OperationsMixin[Contact]):
     def details(self, request: HttpRequest, row: Contact) -> dict[str, Any]:
         return {
             "headline": row.name or row.email or row.user_id or str(row),
-            "state": None if row.is_active else badge("inactive", "amber"),
+            "state": None if row.is_active else self.status(row),
             "lead": row.email or "No address: no mail can be sent.",
             "scopes": [(scope_in_words(s), s == ALL) for s in sorted(_scopes(row))],
             "links": _links(row),
