@@ -59,7 +59,7 @@ def test_nothing_named_brings_an_erased_address_back() -> None:
     assert continue_erasures() == 1
     assert not Attempt.objects.exclude(address_hash=None).exists()
     (outcome,) = apply_feedback([hard(message, address=parse_address("ada@example.com"))])
-    assert outcome["effects"] == ["bounced_at", "no_address"]
+    assert outcome["effects"] == ["bounced_at", "no_address", "forgotten"]
     assert suppressed() <= {""}
 
 
