@@ -214,6 +214,20 @@ def test_saying_it_twice_is_one_line(message: Message) -> None:
     assert marketing_lines() == [("withdrawn", "one-click")]
 
 
+@pytest.mark.parametrize("named", ["message", "address"])
+def test_old_news_does_not_bring_back_what_they_took_back(message: Message, named: str) -> None:
+    known_at = now()
+    one_click(message)
+    post(message, PREFERENCES, {"form": "preferences", "topic": ["news"]})
+    about: dict[str, Any] = (
+        {"message_uuid": message.pk} if named == "message" else {"address": parse_address(OLD)}
+    )
+    kind = FeedbackKind.UNSUBSCRIBED
+    apply_feedback([Feedback(kind=kind, at=known_at, source="brevo", known_at=known_at, **about)])
+    assert [state for state, _ in marketing_lines()] == ["withdrawn", "granted"]
+    assert outcome_of("news") == ("sent", "")
+
+
 def test_nothing_is_written_of_somebody_who_was_erased(message: Message) -> None:
     Contact.objects.update(erased_at=now(), is_active=False, email="", email_normalized=None)
     record_objections([Objection(message.contact_id, "test")])
