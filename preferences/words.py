@@ -56,6 +56,7 @@ _LABELS: Mapping[str, Promise | str] = {
     "locale": _("Language"),
     "is_active": _("We may write to you"),
     "may_track": _("We may record opens and clicks"),
+    "objected_at": _("No marketing e‑mail since"),
     "do_not_share": _("Not shared with others"),
     "weekly_limit": _("E‑mails in seven days at most"),
     "purpose": _("Purpose"),
