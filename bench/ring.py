@@ -1,4 +1,4 @@
-"""`python -m bench.ring LANE`: wake a lane's workers, and print the database's time just before."""
+"""`python -m bench.ring LANE`: wait for a line, and wake a lane's workers."""
 
 import os
 import sys
@@ -6,17 +6,17 @@ import sys
 import django
 
 
-def ring_lane(lane: str) -> str:
-    """The moment from which on the workers know."""
+def ring_lane(lane: str) -> None:
+    """As whoever has put work there."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "emailauto.settings")
     django.setup()
     from common.bell import ring
-    from common.postgres import database_time
 
-    moment = database_time()
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
     ring(lane)
-    return moment.isoformat()
 
 
 if __name__ == "__main__":
-    sys.stdout.write(ring_lane(sys.argv[1]))
+    ring_lane(sys.argv[1])

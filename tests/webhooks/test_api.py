@@ -123,7 +123,8 @@ def test_call_repeated_46_times_has_one_effect() -> None:
         drain_receipts(budget=5)
     assert Receipt.objects.count() == 1
     assert Suppression.objects.count() == 1
-    assert Consent.objects.count() == 1
+    assert Consent.objects.filter(topic=message.topic).count() == 1
+    assert Consent.objects.filter(topic=None).count() == 1  # the objection
 
 
 def test_repetition_is_recognised_after_a_reactivation() -> None:

@@ -199,7 +199,9 @@ PARTS = ["apply_answers", "judge_visits", "_drain_once", "_bury_killers"]
 def work_for_each_part() -> tuple[Message, Message, Message]:
     answered = MessageFactory(state="failed", reason="refused")
     Bounce.objects.create(message=answered, bounce_class="hard", source="smtp")
-    opened = MessageFactory(state="sent", handed_over_at=Now() - timedelta(hours=1))
+    opened = MessageFactory(
+        state="sent", handed_over_at=Now() - timedelta(hours=1), contact__may_track=True
+    )
     Visit.objects.create(
         message=opened, fingerprint=b"1", client=b"1", user_agent=PERSON, due_at=Now()
     )

@@ -19,7 +19,9 @@ PERSON = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0
 
 
 def visited(user_agent: str = PERSON) -> Message:
-    message: Message = MessageFactory(state="sent", handed_over_at=Now() - timedelta(hours=1))
+    message: Message = MessageFactory(
+        state="sent", handed_over_at=Now() - timedelta(hours=1), contact__may_track=True
+    )
     Visit.objects.create(
         message=message, fingerprint=b"1", client=b"1", user_agent=user_agent, due_at=Now()
     )

@@ -97,7 +97,8 @@ def test_mail_suppresses_only_what_it_proves_and_only_if_the_address_is_no_good(
 def test_consent_ends_with_it(name: str) -> None:
     message = sent()
     apply(mail(name, message.pk))
-    assert Consent.objects.get(contact=message.contact).state == "withdrawn"
+    of_topic = Consent.objects.get(contact=message.contact, topic=message.topic)
+    assert of_topic.state == "withdrawn"
 
 
 @pytest.mark.django_db
