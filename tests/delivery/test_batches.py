@@ -150,7 +150,8 @@ def test_provider_row_says_how_many_go_in_a_call(wanted: int | None, calls: list
     with fake_esp("postmark") as esp:
         esp.usual = taking("postmark")
         newsletter(esp, "postmark", 7, batch_size=wanted, concurrency=1)
-        deliver()
+        for _ in calls:
+            deliver()  # a busy machine gives the rest of a batch back
         assert sizes(esp, "postmark") == calls
         assert set(esp.ledger.values()) == {1}
     assert states() == {"sent": 7}

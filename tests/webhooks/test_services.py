@@ -154,6 +154,7 @@ def queries_for(number: int) -> int:
 
 
 def test_number_of_queries_does_not_depend_on_the_number_of_receipts() -> None:
+    queries_for(1)  # this process has not looked anything up before
     assert queries_for(1) == queries_for(50)
     assert set(Receipt.objects.values_list("state", flat=True)) == {"applied"}
 
