@@ -25,7 +25,8 @@ def make(count: int) -> None:
     assert version is not None
     addresses = [f"reader-{number}@example.com" for number in range(count)]
     contacts = Contact.objects.bulk_create(
-        [Contact(user_id=a, email=a, email_normalized=a) for a in addresses], _CHUNK
+        [Contact(user_id=a, email=a, email_normalized=a, may_track=True) for a in addresses],
+        _CHUNK,
     )
     moment = now()
     Message.objects.bulk_create(
