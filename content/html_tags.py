@@ -17,7 +17,8 @@ from content.html_state import (
     Forbidden,
 )
 
-# Nothing here is ever tried again (`*+`), so the time is that of one walk through the text.
+# Nothing here is ever tried again, so the time is that of one walk through the text. Groups are
+# made atomic by `(?>`: Python before 3.11.5 loses its way in a group with `*+` (gh-106052).
 _ATTRIBUTE = r"""
     [ \t\r\n\f/]*+
     (?P<name> [^ \t\r\n\f/>] [^ \t\r\n\f/>=]*+ )
@@ -28,7 +29,8 @@ _ATTRIBUTE = r"""
 """
 _UNNAMED = re.sub(r"\?P<\w+>", "?:", _ATTRIBUTE)
 _TAG = re.compile(
-    rf"< (?P<name> /?+ [a-zA-Z] [^ \t\r\n\f/>]*+ ) (?: {_UNNAMED} )*+ [ \t\r\n\f/]*+ >", re.VERBOSE
+    rf"< (?P<name> /?+ [a-zA-Z] [^ \t\r\n\f/>]*+ ) (?> (?: {_UNNAMED} )* ) [ \t\r\n\f/]*+ >",
+    re.VERBOSE,
 )
 _ATTRIBUTES = re.compile(_ATTRIBUTE, re.VERBOSE)
 _OPENS_TAG = re.compile(r"</?[a-zA-Z]")
@@ -67,8 +69,8 @@ def skipping_all_but(names: Collection[str]) -> re.Pattern[str]:
     # pattern, and is then looked at as everywhere else.
     stops = "|".join([*names, *RAW_ELEMENTS, *(f"/?{name}" for name in FORBIDDEN_ELEMENTS)])
     return re.compile(
-        rf"""(?: [^<]*+ < (?! (?i: {stops} ) [ \t\r\n\f/>] )
-        /?+ [a-zA-Z] [^ \t\r\n\f/>]*+ (?: {_UNNAMED} )*+ [ \t\r\n\f/]*+ > )*+""",
+        rf"""(?> (?: [^<]*+ < (?! (?i: {stops} ) [ \t\r\n\f/>] )
+        /?+ [a-zA-Z] [^ \t\r\n\f/>]*+ (?> (?: {_UNNAMED} )* ) [ \t\r\n\f/]*+ > )* )""",
         re.VERBOSE,
     )
 

@@ -21,7 +21,7 @@ _MAY_BE_MARKED = re.compile("-[tT][rR][aA][cC]")
 # Nothing is given back once it is taken: there are as many ways to divide a run of spaces as there
 # are spaces in it, to the power of eight.
 _SHOWS_AN_ADDRESS = re.compile(
-    r"(?:\s++|<(?!/)[^>]{0,500}+>){0,8}+(?:https?://|www\.)", re.IGNORECASE
+    r"(?>(?:\s++|<(?!/)[^>]{0,500}+>){0,8})(?:https?://|www\.)", re.IGNORECASE
 )
 _ENTITY = re.compile(r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|([A-Za-z][A-Za-z0-9]*)(;?)(?=(=?)))")
 
