@@ -55,10 +55,12 @@ def insist(work: Callable[[], T], *, meanwhile: Callable[[], object] | None = No
 @contextmanager
 def in_order() -> Iterator[None]:
     """A transaction for a claim that takes the first of many by an index. Rows by the million that
-    nobody has counted yet look few to the planner, which then sorts them all for each claim."""
+    nobody has counted yet look few to the planner, which then reads or sorts them all for each
+    claim. What is claimed has to be an `ARRAY(SELECT …)`: that is asked once, while an `IN` may be
+    asked for every row there is."""
     with transaction.atomic():
         with connection.cursor() as cursor:
-            cursor.execute("SET LOCAL enable_bitmapscan = off")
+            cursor.execute("SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off")
         yield
 
 

@@ -22,11 +22,11 @@ _CLAIM = f"""
         lease_owner = CASE WHEN {_PROVEN} THEN '' ELSE %(owner)s END,
         lease_until = CASE WHEN {_PROVEN} THEN NULL
                            ELSE statement_timestamp() + %(lease)s * interval '1 second' END
-    WHERE id IN (
+    WHERE id = ANY (ARRAY(
         SELECT id FROM delivery_message
         WHERE state IN ('queued', 'retry') AND stream = %(stream)s
               AND due_at <= statement_timestamp() AND {{crashes}}
-        ORDER BY due_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+        ORDER BY due_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
     RETURNING m.*, coalesce(m.replay_until <= statement_timestamp(), false) AS is_too_late
 """  # noqa: S608 - a constant of this module
 

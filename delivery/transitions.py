@@ -15,6 +15,7 @@ from uuid import UUID
 from django.db import connection
 
 from common.addresses import address_hash
+from common.postgres import in_order
 from delivery import statements
 from delivery.models import Message
 from delivery.states import MessageState, Reason
@@ -91,9 +92,9 @@ def claim(
         "lease": lease_seconds,
         "limit": limit,
     }
-    rows = Message.objects.raw(
-        statements.CLAIM_CRASHED if crashed else statements.CLAIM_FRESH, parameters
-    )
+    statement = statements.CLAIM_CRASHED if crashed else statements.CLAIM_FRESH
+    with in_order():
+        rows = list(Message.objects.raw(statement, parameters))
     claimed = (message for message in rows if message.state == MessageState.CLAIMED)
     return sorted(claimed, key=lambda m: (m.due_at, m.pk))
 

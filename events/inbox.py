@@ -24,12 +24,12 @@ _CLAIM = f"""
     UPDATE events_event
     SET lease_owner = %(owner)s, attempts = attempts + 1,
         claimed_until = statement_timestamp() + %(lease)s * interval '1 second'
-    WHERE id IN (
+    WHERE id = ANY (ARRAY(
         SELECT id FROM events_event
         WHERE state = 'pending' AND due_at <= statement_timestamp()
               AND (claimed_until IS NULL OR claimed_until < statement_timestamp())
               AND {{tried}} AND attempts < {MAX_ATTEMPTS}
-        ORDER BY due_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+        ORDER BY due_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
     RETURNING *
 """  # noqa: S608 - a constant of this module
 # The condition stands in the text, or the index of the few that were tried could not serve.

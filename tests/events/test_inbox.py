@@ -29,8 +29,15 @@ def flood(count: int) -> None:
         )
 
 
+@pytest.mark.parametrize("is_counted_before", [False, True])
 @pytest.mark.parametrize("statement", [CLAIM_FRESH, CLAIM_RETRIED])
-def test_claim_reads_what_it_takes_although_nothing_is_analyzed(statement: str) -> None:
+def test_claim_reads_what_it_takes_although_nothing_is_analyzed(
+    statement: str, is_counted_before: bool
+) -> None:
+    if is_counted_before:
+        # The planner knows of an empty table, and takes a look at every row for nothing.
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE events_event")
     flood(50_000)
     with in_order():
         assert most_read(statement, PARAMETERS) <= 3 * PARAMETERS["limit"]  # type: ignore[operator]
