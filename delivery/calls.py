@@ -21,6 +21,7 @@ def call(
     route: Route,
     journal: Journal | None,
 ) -> list[Handed]:
+    """Offer the messages to the provider in one call; what came of each, noted in the journal."""
     if not begun:
         return []
     emails: list[EmailMessage] = []
@@ -41,6 +42,7 @@ def call(
 
 
 def shown(verdict: Verdict, route: Route) -> Verdict:
+    """The verdict as it may be stored: short, and without our secrets."""
     if not verdict.detail:
         return verdict
     # Cut after our secrets are out: half of one would not be recognised.
@@ -48,6 +50,7 @@ def shown(verdict: Verdict, route: Route) -> Verdict:
 
 
 def accepted(email: OutboundEmail) -> Verdict:
+    """What a backend that raised nothing has said about the mail."""
     if email.verdict is not None:
         return email.verdict
     status = getattr(email, "anymail_status", None)

@@ -66,14 +66,10 @@ def hand_over(
             handed.append(Handed(group[0], verdict))
             continue
         group.sort(key=lambda item: item.not_before)
-        if route.is_http:
-            run = HttpRun(provider, route, group, deadline, stops)
-            run.all_of_it(journal)
-            handed.extend(run.handed)
-        else:
-            turns = Turns(group, deadline, stops)
-            _Run(provider, route, turns).all_of_it(journal)
-            handed.extend(turns.handed)
+        turns = Turns(group, deadline, stops)
+        kind = HttpRun if route.is_http else _Run
+        kind(provider, route, turns).all_of_it(journal)
+        handed.extend(turns.handed)
     return handed
 
 

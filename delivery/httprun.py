@@ -15,14 +15,13 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import TimeoutError as StillRunning
 from concurrent.futures import wait
 from typing import NamedTuple
 from uuid import UUID
 
 import requests
-from django.db import Error, connection
 
 from delivery import pace
 from delivery.backends.batches import BATCHINGS, Batching, Part
@@ -33,13 +32,11 @@ from delivery.journal import Journal, JournalLost
 from delivery.models import Provider
 from delivery.providers import Traits
 from delivery.routes import Route
-from delivery.turns import Departed, Handed, Refusals, Stops
+from delivery.turns import LOOK_SECONDS, Departed, Handed, Turns
 from delivery.verdicts import Blame, HandoverError, Outcome, Verdict, of_answer, verdict_of
 
 logger = logging.getLogger(__name__)
 
-# A kill switch has to bite within a second.
-_LOOK_SECONDS = 0.4
 _NAP_SECONDS = 0.1
 _REPEATS = 2
 _REPEAT_PAUSE = 0.5
@@ -52,29 +49,15 @@ class _Mail(NamedTuple):
 
 
 class HttpRun:
-    """One provider's share of a batch. `handed` are those that were begun."""
+    """One provider's share of a batch, as calls. What came of it stands in its `Turns`."""
 
-    def __init__(
-        self,
-        provider: Provider,
-        route: Route,
-        group: Sequence[Departed],
-        deadline: float,
-        stops: Stops,
-    ) -> None:
-        self.handed: list[Handed] = []
+    def __init__(self, provider: Provider, route: Route, turns: Turns) -> None:
+        self._turns = turns
         self._provider = provider
         self._route = route
         self._door = _door(route)
         self._batching = BATCHINGS.get(route.backend, Batching())
-        self._waiting = deque(_chunks(group, route))
-        self._deadline = deadline
-        self._ask = stops
-        self._is_stopped: Callable[[Departed], bool] = lambda _: False
-        self._barred: set[str] = set()
-        """Sending domains that the provider has just refused."""
-        self._refusals = Refusals()
-        self._is_over = False
+        self._waiting = deque(_chunks(turns.all(), route))
         self._lanes = 0
 
     def all_of_it(self, journal: Journal | None) -> None:
@@ -83,12 +66,12 @@ class HttpRun:
         try:
             while True:
                 try:
-                    return work.result(_LOOK_SECONDS)
+                    return work.result(LOOK_SECONDS)
                 except StillRunning:
-                    self._look()
+                    self._turns.look()
         finally:
             # Whatever ends this thread's part, what was begun comes to its end.
-            self._is_over = True
+            self._turns.end()
             wait([work])
 
     async def _work(self, journal: Journal | None) -> None:
@@ -102,16 +85,20 @@ class HttpRun:
 
     async def _lane(self) -> None:
         try:
-            while not self._is_over and (chunk := await self._next()):
+            while not self._turns.is_over and (chunk := await self._next()):
                 await self._serve(chunk)
-                if self._waiting and self._lanes < self._route.concurrency and not self._is_over:
+                if (
+                    self._waiting
+                    and self._lanes < self._route.concurrency
+                    and not self._turns.is_over
+                ):
                     self._open_lane()
         except JournalLost:
-            self._is_over = True
+            self._turns.end()
         except Exception:
             # The other lanes' outcomes are to be recorded all the same.
             logger.exception("hand-over lane ended", extra={"provider": self._provider.key})
-            self._is_over = True
+            self._turns.end()
 
     async def _next(self) -> list[Departed]:
         """The next messages to begin; none when there are none, or no time for them."""
@@ -119,17 +106,14 @@ class HttpRun:
             chunk = self._waiting.popleft()
             if not await self._wait_until(max(item.not_before for item in chunk)):
                 return []
-            if may := [item for item in chunk if self._may_begin(item)]:
+            if may := [item for item in chunk if self._turns.may_begin(item)]:
                 return may
         return []
 
-    def _may_begin(self, item: Departed) -> bool:
-        return item.outbound.sender.domain not in self._barred and not self._is_stopped(item)
-
     async def _wait_until(self, moment: float) -> bool:
-        while (now := time.monotonic()) < moment < self._deadline and not self._is_over:
+        while (now := time.monotonic()) < moment < self._turns.deadline and not self._turns.is_over:
             await asyncio.sleep(min(moment - now, _NAP_SECONDS))
-        return max(now, moment) < self._deadline and not self._is_over
+        return max(now, moment) < self._turns.deadline and not self._turns.is_over
 
     async def _serve(self, chunk: Sequence[Departed]) -> None:
         mails = [mail for item in chunk if (mail := self._made(item))]
@@ -184,7 +168,7 @@ class HttpRun:
         # As many calls as it takes to find a few mails among them. If it is more than a few, the
         # rest is given back, and the provider's circuit has seen so many refusals.
         calls = 4 * len(mails).bit_length() + 4
-        while waiting and calls and not self._is_over:
+        while waiting and calls and not self._turns.is_over:
             some = waiting.popleft()
             calls -= 1
             if len(some) > 1 or not self._route.goes_alone(some[0].item.outbound.message):
@@ -253,7 +237,7 @@ class HttpRun:
 
     def _may_repeat(self, number: int) -> bool:
         is_keyed = self._route.traits.idempotent_seconds > 0
-        return is_keyed and number < _REPEATS and not self._is_over
+        return is_keyed and number < _REPEATS and not self._turns.is_over
 
     def _note(
         self, fates: Sequence[tuple[Departed, Verdict]], *, is_one_answer: bool = False
@@ -262,21 +246,8 @@ class HttpRun:
             Handed(item, shown(verdict, self._route), is_echo=is_one_answer and place > 0)
             for place, (item, verdict) in enumerate(fates)
         ]
-        self.handed.extend(handed)
         self._claims.done(handed)
-        self._is_over |= self._refusals.are_too_many(handed)
-        for h in handed:
-            if h.verdict.blame == Blame.SENDER:
-                self._barred.add(h.departed.outbound.sender.domain)
-            self._is_over |= h.verdict.stops_provider
-
-    def _look(self) -> None:
-        try:
-            self._is_stopped = self._ask()
-        except Error:
-            # Nobody knows what is switched off now, and what is done has to be recorded.
-            self._is_over = True
-            connection.close()
+        self._turns.note(handed)
 
 
 class _Claims:

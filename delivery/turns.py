@@ -14,7 +14,7 @@ from delivery.quotas import Reserved
 from delivery.verdicts import Blame, Verdict
 
 # A kill switch has to bite within a second.
-_LOOK_SECONDS = 0.4
+LOOK_SECONDS = 0.4
 REFUSALS = 20
 """So many mails in a row that a provider refuses for good, whoever they are for, are our fault or
 its own: those after them had better wait."""
@@ -68,8 +68,8 @@ class Turns:
     def __init__(self, group: Sequence[Departed], deadline: float, stops: Stops) -> None:
         """`group` in the order of `not_before`; nothing begins after `deadline`."""
         self.handed: list[Handed] = []
+        self.deadline = deadline
         self._waiting = deque(group)
-        self._deadline = deadline
         self._ask = stops
         self._is_stopped: Callable[[Departed], bool] = lambda _: False
         self._barred: set[str] = set()
@@ -91,6 +91,13 @@ class Turns:
         """Let nothing more begin, on any connection."""
         self._over.set()
 
+    def all(self) -> list[Departed]:
+        """All that wait, for whoever puts them together as calls and minds the pace itself."""
+        with self._taking:
+            taken = list(self._waiting)
+            self._waiting.clear()
+        return taken
+
     def next(self, size: int) -> list[Departed]:
         """The next messages to begin, up to `size`, once the pace allows them; none when there are
         none, or no time for them."""
@@ -104,7 +111,7 @@ class Turns:
         """The next message if it may begin at this moment."""
         now = time.monotonic()
         with self._taking:
-            while not self.is_over and now < self._deadline and self._waiting:
+            while not self.is_over and now < self.deadline and self._waiting:
                 if self._waiting[0].not_before > now:
                     return None
                 item = self._waiting.popleft()
@@ -133,7 +140,7 @@ class Turns:
 
     def look(self) -> None:
         """Ask what is switched off now, if it is time to. On the thread that has the database."""
-        if time.monotonic() - self._looked_at < _LOOK_SECONDS:
+        if time.monotonic() - self._looked_at < LOOK_SECONDS:
             return
         self._looked_at = time.monotonic()
         try:
@@ -145,6 +152,6 @@ class Turns:
 
     def _wait_until(self, moment: float) -> bool:
         now = time.monotonic()
-        if max(now, moment) >= self._deadline:
+        if max(now, moment) >= self.deadline:
             return False
         return not self._over.wait(moment - now) if moment > now else True
