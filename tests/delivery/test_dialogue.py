@@ -236,7 +236,7 @@ def test_journal_that_is_lost_ends_it_before_the_text(
 def test_switch_thrown_in_the_middle_stops_what_is_only_announced(
     smtp: FakeSMTP, messages: Any, monkeypatch: pytest.MonkeyPatch, target: tuple[str, str]
 ) -> None:
-    monkeypatch.setattr("delivery.turns._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("delivery.turns.LOOK_SECONDS", 0.0)
     messages(smtp, 5)
 
     def throw() -> str:

@@ -18,7 +18,5 @@ def _webhook_secrets(settings: Any) -> None:
 
 @pytest.fixture
 def sns_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Amazon]:
-    # A busy machine may take its time for the handshake.
-    monkeypatch.setattr("webhooks.fetching._DEADLINE", 30.0)
     with amazon(monkeypatch, tmp_path) as server:
         yield server
