@@ -64,7 +64,7 @@ class Client:
         self._requests = requests
         self._rate = rate
         self._waiting: deque[int] = deque()
-        self._idle: list[Connection] = []
+        self._idle: deque[Connection] = deque()
         self._left = len(requests)
         self._sent_ns = [0] * len(requests)
         self._answered_ns = [0] * len(requests)
@@ -77,7 +77,7 @@ class Client:
             await loop.create_connection(lambda: Connection(self), "127.0.0.1", port)
             for _ in range(connections)
         ]
-        self._idle = [connection for _, connection in opened]
+        self._idle.extend(connection for _, connection in opened)
         if self._rate:
             self._schedule(loop)
         else:
@@ -120,7 +120,8 @@ class Client:
             number = self._waiting.popleft()
             if not self._rate:
                 self._sent_ns[number] = time.monotonic_ns()
-            self._idle.pop().post(number, self._requests[number])
+            # The one that has rested longest: the server closes what rests for half a minute.
+            self._idle.popleft().post(number, self._requests[number])
 
 
 class Connection(asyncio.Protocol):
