@@ -182,13 +182,17 @@ class Enrollment(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    campaign = models.ForeignKey(Campaign, on_delete=models.PROTECT, related_name="enrollments")
+    campaign = models.ForeignKey(
+        Campaign, on_delete=models.PROTECT, related_name="enrollments", db_index=False
+    )
     contact = models.ForeignKey(Contact, on_delete=models.CASCADE, related_name="enrollments")
     entry_key = models.CharField(max_length=310)
     event_id = models.CharField(max_length=200)
     event_at = models.DateTimeField()
     context = models.JSONField(default=dict)
-    revision = models.ForeignKey(Revision, on_delete=models.PROTECT, related_name="+")
+    revision = models.ForeignKey(
+        Revision, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
     state = models.CharField(
         max_length=10, choices=EnrollmentState.choices, default=EnrollmentState.WAITING
     )
@@ -221,7 +225,9 @@ class Enrollment(models.Model):
 class StepRun(models.Model):
     """A step that was executed for an enrollment; the constraint makes it once."""
 
-    enrollment = models.ForeignKey(Enrollment, on_delete=models.CASCADE, related_name="step_runs")
+    enrollment = models.ForeignKey(
+        Enrollment, on_delete=models.CASCADE, related_name="step_runs", db_index=False
+    )
     seq = models.PositiveSmallIntegerField()
     step_key = models.CharField(max_length=60)
     kind = models.CharField(max_length=20, choices=StepKind.choices)
@@ -245,7 +251,7 @@ class Wait(models.Model):
     """An enrollment that waits for an event; gone when it arrived or the time is over."""
 
     enrollment = models.OneToOneField(Enrollment, on_delete=models.CASCADE, related_name="wait")
-    contact = models.ForeignKey(Contact, on_delete=models.CASCADE, related_name="+")
+    contact = models.ForeignKey(Contact, on_delete=models.CASCADE, related_name="+", db_index=False)
     event_type = models.CharField(max_length=200)
     match_path = models.CharField(max_length=200, blank=True)
     match_value = models.CharField(max_length=200, blank=True)

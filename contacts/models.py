@@ -68,11 +68,6 @@ class Contact(models.Model):
     created_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())
 
-    class Meta:
-        indexes: ClassVar[list[models.Index]] = [
-            models.Index(fields=["-id"], name="contact_newest"),
-        ]
-
     def __str__(self) -> str:
         return self.name or self.user_id or f"contact {self.pk}"
 

@@ -163,9 +163,6 @@ class Migration(migrations.Migration):
                     models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
                 ),
             ],
-            options={
-                "indexes": [models.Index(fields=["-id"], name="contact_newest")],
-            },
         ),
         migrations.CreateModel(
             name="Erasure",

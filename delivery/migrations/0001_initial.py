@@ -147,7 +147,7 @@ class Migration(migrations.Migration):
                         default=common.ids.uuid7, editable=False, primary_key=True, serialize=False
                     ),
                 ),
-                ("dedupe_key", models.CharField(max_length=100, unique=True)),
+                ("dedupe_key", models.CharField(max_length=100)),
                 ("email", models.CharField(blank=True, max_length=254)),
                 ("email_normalized", models.CharField(blank=True, max_length=254)),
                 (
@@ -320,6 +320,7 @@ class Migration(migrations.Migration):
                     "provider",
                     models.ForeignKey(
                         blank=True,
+                        db_index=False,
                         null=True,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
@@ -329,6 +330,7 @@ class Migration(migrations.Migration):
                 (
                     "template_version",
                     models.ForeignKey(
+                        db_index=False,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
                         to="content.templateversion",
@@ -338,6 +340,7 @@ class Migration(migrations.Migration):
                     "topic",
                     models.ForeignKey(
                         blank=True,
+                        db_index=False,
                         null=True,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
@@ -612,6 +615,7 @@ class Migration(migrations.Migration):
             name="sender",
             field=models.ForeignKey(
                 blank=True,
+                db_index=False,
                 null=True,
                 on_delete=django.db.models.deletion.PROTECT,
                 related_name="+",
@@ -944,6 +948,7 @@ class Migration(migrations.Migration):
                 (
                     "message",
                     models.ForeignKey(
+                        db_index=False,
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="bounces",
                         to="delivery.message",
@@ -1000,6 +1005,7 @@ class Migration(migrations.Migration):
                 (
                     "provider",
                     models.ForeignKey(
+                        db_index=False,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
                         to="delivery.provider",
@@ -1008,6 +1014,7 @@ class Migration(migrations.Migration):
                 (
                     "message",
                     models.ForeignKey(
+                        db_index=False,
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="attempt_log",
                         to="delivery.message",
@@ -1030,6 +1037,10 @@ class Migration(migrations.Migration):
                 fields=("is_default",),
                 name="one_default_sender",
             ),
+        ),
+        migrations.AddConstraint(
+            model_name="message",
+            constraint=models.UniqueConstraint(fields=("dedupe_key",), name="message_once"),
         ),
         migrations.AddIndex(
             model_name="message",

@@ -20,7 +20,9 @@ class Bounce(models.Model):
     names the address it was about, which may not be the message's any more.
     """
 
-    message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="bounces")
+    message = models.ForeignKey(
+        Message, on_delete=models.CASCADE, related_name="bounces", db_index=False
+    )
     bounce_class = models.CharField(
         max_length=20, choices=[(c.value, c.value.replace("_", " ")) for c in sorted(RETURNED)]
     )
