@@ -7,7 +7,7 @@ from django.db import connection
 
 from campaigns.models import Enrollment, Wait
 from campaigns.walk import Mail, Writes
-from common.postgres import insert_rows
+from common.postgres import forget_plans, insert_rows
 from contacts.models import Contact
 from content.models import Template
 from delivery.models import Message
@@ -31,6 +31,7 @@ class Overtaken(Exception):
 def write(writes: Writes, contacts: Mapping[int, Contact]) -> list[str]:
     """Write everything down inside the caller's transaction; returns the lanes to ring after its
     commit. `contacts` are the people of the batch, by id."""
+    forget_plans(len(contacts))
     insert_rows(writes.entered.values())
     _move(list(writes.moved.values()))
     messages = _messages(writes.mails, contacts)

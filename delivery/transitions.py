@@ -15,7 +15,7 @@ from uuid import UUID
 from django.db import connection
 
 from common.addresses import address_hash
-from common.postgres import in_order
+from common.postgres import forget_plans, in_order
 from delivery import statements
 from delivery.models import Message
 from delivery.states import MessageState, Reason
@@ -173,6 +173,7 @@ def settle(settled: Sequence[Settled]) -> set[UUID]:
         [s.never_begun for s in settled],
         [address_hash(s.address) if s.address else None for s in settled],
     )
+    forget_plans(len(settled))
     return {message_id for (message_id,) in _run(statements.SETTLE, columns)}
 
 

@@ -1,4 +1,4 @@
-"""What is done when PostgreSQL drops a connection."""
+"""What is done when PostgreSQL drops a connection, or goes by what it knew of an empty table."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,7 +6,7 @@ import pytest
 from celery import signals
 from django.db import Error, OperationalError, connection, transaction
 
-from common.postgres import insist, is_outage
+from common.postgres import forget_plans, insist, is_outage
 from tests.outage import drop_database_connection
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -90,3 +90,29 @@ def test_worker_starts_a_task_on_a_connection_that_lives() -> None:
     drop_database_connection()
     signals.task_prerun.send(sender=None)
     assert ask() == 1
+
+
+def test_foreign_keys_are_checked_by_index_although_the_table_was_empty_once() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE whole (id int PRIMARY KEY)")
+        cursor.execute("CREATE TABLE part (whole_id int REFERENCES whole)")
+        try:
+            cursor.execute("ANALYZE whole")
+            cursor.execute("INSERT INTO whole SELECT generate_series(1, 10)")
+            # From the sixth time on a plan is kept.
+            for number in range(1, 9):
+                cursor.execute("INSERT INTO part VALUES (%s)", [number])
+            cursor.execute("INSERT INTO whole SELECT generate_series(11, 20000)")
+            before = _read_row_by_row("whole")
+            forget_plans(100)
+            cursor.execute("INSERT INTO part SELECT generate_series(19901, 20000)")
+            assert _read_row_by_row("whole") - before < 20_000
+        finally:
+            cursor.execute("DROP TABLE part, whole")
+
+
+def _read_row_by_row(table: str) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_force_next_flush()")
+        cursor.execute("SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = %s", [table])
+        return int(cursor.fetchone()[0])
