@@ -20,7 +20,7 @@ from campaigns.states import CampaignState, ExitReason, StepKind
 from campaigns.walk import Facts, Walker, Writes, is_awaited
 from common.clock import now
 from common.ids import shortened, uuid7
-from common.postgres import database_time
+from common.postgres import database_time, rows_of
 from contacts.conditions import lookup
 from contacts.models import Contact
 from contacts.services import Identity, identify, resolve_contacts
@@ -37,6 +37,8 @@ LOOK_BACK = timedelta(days=7)
 """How far an awaited event may have overtaken the one that waits for it."""
 
 
+_WAITING = "SELECT id FROM campaigns_wait WHERE contact_id = ANY(%s) AND event_type = ANY(%s)"
+_TYPES = "SELECT * FROM events_eventtype WHERE name = ANY(%s)"
 # Entry by entry: of three lists the index would be asked for every combination.
 _ENROLLED = """
     SELECT e.campaign_id, e.contact_id, e.entry_key
@@ -122,7 +124,8 @@ def event_facts(event: Event) -> dict[str, Any]:
 
 def identified(events: Sequence[Event]) -> list[Case]:
     """Each event with the person it names, by its type's identity paths. One query."""
-    types = {t.name: t for t in EventType.objects.filter(name__in={e.type for e in events})}
+    names = list({event.type for event in events})
+    types = {event_type.name: event_type for event_type in rows_of(EventType, _TYPES, [names])}
     cases = []
     for event in events:
         facts = event_facts(event)
@@ -280,11 +283,17 @@ def _entry_context(case: Case) -> dict[str, Any]:
 
 
 def _load_parked(cases: Sequence[Case]) -> dict[int, dict[UUID, Parked]]:
+    """One query where nobody waits, which is most of the time; else one more."""
     found: dict[int, dict[UUID, Parked]] = defaultdict(dict)
-    waits = Wait.objects.filter(
-        contact_id__in={case.contact.pk for case in cases},
-        event_type__in={case.event.type for case in cases},
-    ).select_related("enrollment__campaign__published", "enrollment__revision")
+    contacts, types = {case.contact.pk for case in cases}, {case.event.type for case in cases}
+    with connection.cursor() as cursor:
+        cursor.execute(_WAITING, [list(contacts), list(types)])
+        ids = [pk for (pk,) in cursor.fetchall()]
+    if not ids:
+        return found
+    waits = Wait.objects.filter(pk__in=ids).select_related(
+        "enrollment__campaign__published", "enrollment__revision"
+    )
     for wait in waits.order_by("pk"):
         enrollment = wait.enrollment
         parked = Parked(

@@ -4,10 +4,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.db import connection
+
 from campaigns.models import Campaign, Enrollment, Revision
 from campaigns.plan import Plan, StepPlan, build_plan
 from campaigns.states import CampaignState
 
+_LISTENING = f"""
+    SELECT c.id, c.key, c.state, c.published_id
+    FROM campaigns_campaign AS c JOIN campaigns_revision AS r ON r.id = c.published_id
+    WHERE c.state IN ('{CampaignState.LIVE}', '{CampaignState.PAUSED}')
+          AND r.trigger_types && %s::varchar[]
+    ORDER BY c.id
+"""  # noqa: S608 - literals of this project
 _CACHE_SIZE = 2_000
 # Revisions never change, so an entry is never stale.
 _cache: dict[int, Plan] = {}
@@ -24,11 +33,9 @@ class Listening:
 def listening_to(event_types: Iterable[str]) -> list[Listening]:
     """The published campaigns with a rule on one of these types, paused ones included. One
     query, and one more for plans this process has not seen yet."""
-    states = [CampaignState.LIVE, CampaignState.PAUSED]
-    campaigns = Campaign.objects.filter(
-        state__in=states, published__trigger_types__overlap=sorted(set(event_types))
-    )
-    rows = list(campaigns.order_by("pk").values_list("pk", "key", "state", "published_id"))
+    with connection.cursor() as cursor:
+        cursor.execute(_LISTENING, [sorted(set(event_types))])
+        rows = cursor.fetchall()
     plans = _plans({revision_id: (pk, key) for pk, key, _, revision_id in rows})
     return [
         Listening(plans[revision_id], state == CampaignState.PAUSED)

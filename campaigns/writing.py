@@ -7,7 +7,7 @@ from django.db import connection
 
 from campaigns.models import Enrollment, Wait
 from campaigns.walk import Mail, Writes
-from common.postgres import forget_plans, insert_rows
+from common.postgres import insert_rows
 from contacts.models import Contact
 from content.models import Template
 from delivery.models import Message
@@ -31,7 +31,6 @@ class Overtaken(Exception):
 def write(writes: Writes, contacts: Mapping[int, Contact]) -> list[str]:
     """Write everything down inside the caller's transaction; returns the lanes to ring after its
     commit. `contacts` are the people of the batch, by id."""
-    forget_plans(len(contacts))
     insert_rows(writes.entered.values())
     _move(list(writes.moved.values()))
     messages = _messages(writes.mails, contacts)
@@ -69,25 +68,25 @@ def _messages(mails: Sequence[Mail], contacts: Mapping[int, Contact]) -> list[Me
     if not mails:
         return []
     wanted = {template_id for mail in mails if (template_id := mail.step.template_id)}
-    templates = Template.objects.filter(pk__in=wanted).select_related("published").in_bulk()
-    return [_message(mail, contacts[mail.enrollment.contact_id], templates) for mail in mails]
+    with_version = Template.objects.filter(pk__in=wanted, published__isnull=False)
+    versions = dict(with_version.values_list("pk", "published_id"))
+    return [_message(mail, contacts[mail.enrollment.contact_id], versions) for mail in mails]
 
 
-def _message(mail: Mail, contact: Contact, templates: Mapping[int, Template]) -> Message:
+def _message(mail: Mail, contact: Contact, versions: Mapping[int, int | None]) -> Message:
     enrollment, plan, step = mail.enrollment, mail.plan, mail.step
-    # Publishing asks for a template with a published version, and neither can be taken away.
-    template = templates[step.template_id or 0]
     return Message(
         id=mail.message_id,
         # One message per step of an enrollment, whatever is run twice above.
         dedupe_key=f"{enrollment.pk}:{step.key}",
-        contact=contact,
+        contact_id=contact.pk,
         email=contact.email,
         email_normalized=contact.email_normalized or "",
         stream=Stream(plan.stream),
         topic_id=plan.topic_id,
         sender_id=plan.sender_id,
-        template_version=template.published,
+        # Publishing asks for a template with a published version, and neither can be taken away.
+        template_version_id=versions[step.template_id or 0],
         context=_context(enrollment, contact),
         origin_event_id=enrollment.event_id,
         origin_campaign=plan.campaign_key,

@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Q
 from django.db.models.functions import Now
 
 from common.addresses import Address, InvalidAddress, parse_address
-from common.postgres import insert_rows, lock_names
+from common.postgres import insert_rows, lock_names, rows_of
 from contacts.conditions import lookup
 from contacts.ledger import ConsentChange, record_consents
 from contacts.models import Contact, Subscription, Topic
@@ -31,6 +30,10 @@ _RECIPIENTS = """
                coalesce(array_agg(state::text), '{}') AS states
         FROM contacts_subscription WHERE contact_id = c.id) AS s
     WHERE c.id = ANY(%s)
+"""
+_LOCKED = """
+    SELECT * FROM contacts_contact WHERE user_id = ANY(%s) OR email_normalized = ANY(%s)
+    ORDER BY id FOR NO KEY UPDATE
 """
 _WRITTEN = ("user_id", "email", "email_normalized", "name", "region", "attributes")
 
@@ -183,11 +186,7 @@ def _told(contact: Contact) -> tuple[str | None, ...]:
 def _locked(identities: Sequence[Identity]) -> list[Contact]:
     user_ids = {i.user_id for i in identities if i.user_id}
     emails = {i.address.normalized for i in identities if i.address is not None}
-    return list(
-        Contact.objects.filter(Q(user_id__in=user_ids) | Q(email_normalized__in=emails))
-        .order_by("pk")
-        .select_for_update(no_key=True)
-    )
+    return rows_of(Contact, _LOCKED, [list(user_ids), list(emails)])
 
 
 def _save(changed: Mapping[int, Contact]) -> bool:

@@ -15,7 +15,7 @@ from uuid import UUID
 from django.db import connection
 
 from common.addresses import address_hash
-from common.postgres import forget_plans, in_order
+from common.postgres import claim_rows
 from delivery import statements
 from delivery.models import Message
 from delivery.states import MessageState, Reason
@@ -93,8 +93,7 @@ def claim(
         "limit": limit,
     }
     statement = statements.CLAIM_CRASHED if crashed else statements.CLAIM_FRESH
-    with in_order():
-        rows = list(Message.objects.raw(statement, parameters))
+    rows = claim_rows(Message, statement, parameters)
     claimed = (message for message in rows if message.state == MessageState.CLAIMED)
     return sorted(claimed, key=lambda m: (m.due_at, m.pk))
 
@@ -173,7 +172,6 @@ def settle(settled: Sequence[Settled]) -> set[UUID]:
         [s.never_begun for s in settled],
         [address_hash(s.address) if s.address else None for s in settled],
     )
-    forget_plans(len(settled))
     return {message_id for (message_id,) in _run(statements.SETTLE, columns)}
 
 

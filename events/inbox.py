@@ -14,7 +14,7 @@ from django.db import connection
 from django.db.models import Case, F, Value, When
 from django.db.models.functions import Now
 
-from common.postgres import in_order
+from common.postgres import claim_rows
 from events.models import Event
 from events.states import EventState, IgnoredReason
 
@@ -68,9 +68,8 @@ def claim_events(*, owner: str, limit: int, retried: bool) -> list[Event]:
     """Lease up to `limit` due events, oldest first; `retried` ones have failed or been orphaned
     before and are meant to be taken one at a time."""
     parameters = {"owner": owner, "lease": settings.LEASE_SECONDS, "limit": limit}
-    with in_order():
-        events = Event.objects.raw(CLAIM_RETRIED if retried else CLAIM_FRESH, parameters)
-        return sorted(events, key=lambda event: event.pk)
+    events = claim_rows(Event, CLAIM_RETRIED if retried else CLAIM_FRESH, parameters)
+    return sorted(events, key=lambda event: event.pk)
 
 
 def settle_events(settlements: Sequence[Settlement], *, owner: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from common.addresses import Address, address_hash
 from common.postgres import lock_names
@@ -17,6 +17,11 @@ from suppression.mirror import mirror_added
 from suppression.models import Suppression
 from suppression.states import RANK, SuppressionReason
 
+_IN_FORCE = """
+    SELECT address_hash, scope FROM suppression_suppression
+    WHERE address_hash = ANY(%s::bytea[])
+          AND (expires_at IS NULL OR expires_at > statement_timestamp())
+"""
 _CHANGED = ("email", "reason", "source", "evidence", "beneath", "expires_at")
 
 
@@ -58,8 +63,10 @@ def suppress_addresses(requests: Sequence[SuppressionRequest]) -> int:
 def suppressed_scopes(hashes: Iterable[bytes]) -> Mapping[bytes, frozenset[str]]:
     """The scopes in which each of these addresses is suppressed now; absent = none. One query."""
     found: dict[bytes, set[str]] = {}
-    rows = Suppression.objects.in_force().filter(address_hash__in=list(hashes))
-    for digest, scope in rows.values_list("address_hash", "scope"):
+    with connection.cursor() as cursor:
+        cursor.execute(_IN_FORCE, [list(hashes)])
+        rows = cursor.fetchall()
+    for digest, scope in rows:
         found.setdefault(bytes(digest), set()).add(scope)
     return {digest: frozenset(scopes) for digest, scopes in found.items()}
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from common.postgres import in_order
+from common.postgres import IN_ORDER
 from events.inbox import CLAIM_FRESH, CLAIM_RETRIED, claim_events
 from events.models import Event
 from tests.delivery.plans import most_read
@@ -39,8 +39,9 @@ def test_claim_reads_what_it_takes_although_nothing_is_analyzed(
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE events_event")
     flood(50_000)
-    with in_order():
-        assert most_read(statement, PARAMETERS) <= 3 * PARAMETERS["limit"]  # type: ignore[operator]
+    with connection.cursor() as cursor:
+        cursor.execute(IN_ORDER)
+    assert most_read(statement, PARAMETERS) <= 3 * PARAMETERS["limit"]  # type: ignore[operator]
 
 
 def test_claims_take_the_fresh_in_order_and_the_tried_apart() -> None:
