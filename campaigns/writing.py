@@ -9,10 +9,10 @@ from campaigns.models import Enrollment, Wait
 from campaigns.walk import Mail, Writes
 from common.postgres import insert_rows
 from contacts.models import Contact
-from content.models import Template
 from delivery.models import Message
 from delivery.states import Stream
 
+_VERSIONS = "SELECT id, published_id FROM content_template WHERE id = ANY(%s)"
 _MOVE = """
     UPDATE campaigns_enrollment AS e
     SET state = m.state, exit_reason = m.exit_reason, step_key = m.step_key, seq = m.seq,
@@ -68,12 +68,13 @@ def _messages(mails: Sequence[Mail], contacts: Mapping[int, Contact]) -> list[Me
     if not mails:
         return []
     wanted = {template_id for mail in mails if (template_id := mail.step.template_id)}
-    with_version = Template.objects.filter(pk__in=wanted, published__isnull=False)
-    versions = dict(with_version.values_list("pk", "published_id"))
+    with connection.cursor() as cursor:
+        cursor.execute(_VERSIONS, [list(wanted)])
+        versions = dict(cursor.fetchall())
     return [_message(mail, contacts[mail.enrollment.contact_id], versions) for mail in mails]
 
 
-def _message(mail: Mail, contact: Contact, versions: Mapping[int, int | None]) -> Message:
+def _message(mail: Mail, contact: Contact, versions: Mapping[int, int]) -> Message:
     enrollment, plan, step = mail.enrollment, mail.plan, mail.step
     return Message(
         id=mail.message_id,

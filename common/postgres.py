@@ -57,7 +57,7 @@ _FORGET = "DISCARD PLANS; "
 IN_ORDER = "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off; "
 
 
-def claim_rows(model: type[M], statement: str, parameters: Mapping[str, object]) -> list[M]:
+def claim_rows(model: type[M], statement: str, parameters: Mapping[str, Any]) -> list[M]:
     """Run the claim, an `UPDATE … RETURNING`, in a transaction of its own and one round trip; the
     rows as instances, further columns as their attributes.
 
@@ -86,7 +86,7 @@ def claim_rows(model: type[M], statement: str, parameters: Mapping[str, object])
 _planned_at = 0.0
 
 
-def rows_of(model: type[M], statement: str, parameters: Sequence[object] = ()) -> list[M]:
+def rows_of(model: type[M], statement: str, parameters: Sequence[Any] = ()) -> list[M]:
     """The rows that the statement returns as instances of the model. For what each batch asks
     again: the ORM takes as long to put a query together as PostgreSQL takes to answer it."""
     with connection.cursor() as cursor:

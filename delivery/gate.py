@@ -61,7 +61,7 @@ class Facts:
 
 
 def load_facts(messages: Sequence[Message]) -> Facts:
-    """The facts about these messages. Seven queries, four where the router was asked a moment ago;
+    """The facts about these messages. Eight queries, five where the router was asked a moment ago;
     with limits, warm-ups or people who want only so many mails a week up to three more."""
     switches = active_switches()
     senders, router = load_senders(messages), load_router(switches)
