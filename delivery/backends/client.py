@@ -23,6 +23,7 @@ from typing import Any
 import aiohttp
 import certifi
 import requests
+from aiohttp.abc import AbstractStreamWriter
 from django.conf import settings
 from redis.asyncio import Redis as AsyncRedis
 from requests.structures import CaseInsensitiveDict
@@ -34,13 +35,6 @@ from delivery.verdicts import HandoverError, Outcome, Verdict, of_connection
 MOST_BYTES = 1_000_000
 # Below what any server waits before it hangs up on us.
 _REST_SECONDS = 5.0
-# Before a byte of the request is written. A refused CONNECT is a proxy's: the server has not heard.
-_NOT_REACHED = (
-    aiohttp.ClientConnectorError,
-    aiohttp.ClientHttpProxyError,
-    aiohttp.ConnectionTimeoutError,
-    aiohttp.InvalidURL,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +44,19 @@ class Request:
     url: str
     headers: Mapping[str, str]
     body: bytes
+
+
+class _Body(aiohttp.BytesPayload):
+    """Knows whether its writing has begun. Until then nobody can have taken the mail, whatever
+    went wrong: on the way there, with a proxy, or with a header that cannot be written."""
+
+    has_begun = False
+
+    async def write_with_length(
+        self, writer: AbstractStreamWriter, content_length: int | None
+    ) -> None:
+        self.has_begun = True
+        await super().write_with_length(writer, content_length)
 
 
 class Client:
@@ -82,26 +89,24 @@ class Client:
     async def post(self, request: Request) -> requests.Response:
         """The answer, whatever its status; one that ends too soon as far as it came.
 
-        Raises `HandoverError`: RETRY when the server was not reached, else UNKNOWN.
+        Raises `HandoverError`: RETRY as long as the body was not begun, else UNKNOWN.
         """
-        if self._session is None:
-            self._session = _session()
+        body = _Body(request.body)
         try:
-            proxy = _proxy(request.url)
-        except ValueError as error:  # of a URL that somebody has typed
-            raise HandoverError(of_connection(error)) from error
-        try:
+            if self._session is None:
+                self._session = _session()
             async with self._session.post(
                 request.url,
-                data=request.body,
+                data=body,
                 headers=request.headers,
                 allow_redirects=False,
-                proxy=proxy,
+                proxy=_proxy(request.url),
             ) as answer:
                 return _response(answer, await _content(answer))
-        except _NOT_REACHED as error:
-            raise HandoverError(of_connection(_cause(error))) from error
-        except Exception as error:  # from now on the server may have read all of it
+        except Exception as error:
+            if not body.has_begun:
+                raise HandoverError(of_connection(_cause(error))) from error
+            # The server may have read all of it.
             verdict = Verdict(Outcome.UNKNOWN, f"no answer: {type(error).__name__}")
             raise HandoverError(verdict) from error
 

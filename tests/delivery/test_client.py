@@ -27,15 +27,18 @@ def _no_memory() -> Iterator[None]:
     module._proxy.cache_clear()
     yield
     module._proxy.cache_clear()
+    module._trust.cache_clear()
 
 
-def posted(http: Client, url: str, *, times: int = 1) -> list[requests.Response | HandoverError]:
+def posted(
+    http: Client, url: str, *, times: int = 1, key: str = "k"
+) -> list[requests.Response | HandoverError]:
     found: list[requests.Response | HandoverError] = []
 
     async def work() -> None:
         for _ in range(times):
             try:
-                found.append(await http.post(Request(url, {"X-Key": "k"}, b'{"a": 1}')))
+                found.append(await http.post(Request(url, {"X-Key": key}, b'{"a": 1}')))
             except HandoverError as error:
                 found.append(error)
 
@@ -97,6 +100,46 @@ def test_url_that_is_none_leaves_no_doubt(http: Client, url: str) -> None:
     (error,) = posted(http, url)
     assert isinstance(error, HandoverError)
     assert error.verdict.outcome == Outcome.RETRY
+
+
+@pytest.mark.parametrize("key", ["k\n", "k\r\nX-Evil: 1", "k\0"])
+def test_header_that_cannot_be_written_leaves_no_doubt(http: Client, key: str) -> None:
+    with fake_esp() as esp:
+        (error,) = posted(http, esp.url, key=key)
+        assert esp.requests == []
+    assert isinstance(error, HandoverError)
+    assert (error.verdict.outcome, error.verdict.blame) == (Outcome.RETRY, Blame.ROUTE)
+
+
+def test_list_of_certificates_that_is_not_there_leaves_no_doubt(
+    http: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/file.pem")
+    module._trust.cache_clear()
+    with fake_esp() as esp:
+        (error,) = posted(http, esp.url)
+        assert esp.requests == []
+    assert isinstance(error, HandoverError)
+    assert (error.verdict.outcome, error.verdict.blame) == (Outcome.RETRY, Blame.ROUTE)
+
+
+def test_proxy_that_hangs_up_before_the_server_has_heard_leaves_no_doubt(
+    http: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+
+        def hang_up() -> None:
+            peer, _ = proxy.accept()
+            with peer:
+                peer.recv(4096)
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        (error,) = posted(http, "https://api.example/email")
+        thread.join()
+    assert isinstance(error, HandoverError)
+    assert (error.verdict.outcome, error.verdict.blame) == (Outcome.RETRY, Blame.ROUTE)
 
 
 def test_server_that_does_not_take_the_connection_leaves_no_doubt(
