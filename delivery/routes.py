@@ -199,8 +199,11 @@ def _secrets(names: list[str], count: int) -> list[str]:
             f"{count} environment variable{'s have' if count > 1 else ' has'} to be named, "
             f"not {len(names)}"
         )
-    values = [os.environ.get(name, "") for name in names]
-    missing = [name for name, value in zip(names, values, strict=True) if not value]
-    if missing:
-        raise RouteError(f"the environment variable {missing[0]} is empty")
+    # A secret that was read from a file often ends with a line break.
+    values = [os.environ.get(name, "").strip() for name in names]
+    for name, value in zip(names, values, strict=True):
+        if not value:
+            raise RouteError(f"the environment variable {name} is empty")
+        if not value.isascii() or not value.isprintable():
+            raise RouteError(f"the environment variable {name} holds a character no secret has")
     return values

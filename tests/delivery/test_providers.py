@@ -180,6 +180,34 @@ def test_secret_that_is_missing_or_one_too_many_is_told(monkeypatch: pytest.Monk
         route_of(ProviderFactory.build(backend="postal", secret_env="TEST_API_KEY"))
 
 
+@pytest.mark.parametrize("kind", TRAITS)
+def test_line_break_behind_a_secret_is_not_part_of_it(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    for name in NAMES[kind]:
+        monkeypatch.setenv(name, f"secret-of-{name}\n")
+    with fake_esp(kind) as esp:
+        message_through(esp, kind)
+        message = deliver()
+    assert message.state == "sent", message.detail
+
+
+@pytest.mark.parametrize("kind", TRAITS)
+@pytest.mark.parametrize("secret", ["“secret”", "sec\u200bret", "sec\r\nX-Evil: ret"])
+def test_secret_with_an_odd_character_fails_no_mail_and_is_not_told(
+    monkeypatch: pytest.MonkeyPatch, kind: str, secret: str
+) -> None:
+    for name in NAMES[kind]:
+        monkeypatch.setenv(name, secret)
+    with fake_esp(kind) as esp:
+        message_through(esp, kind)
+        message = deliver()
+        assert esp.requests == []
+    assert (message.state, message.failures) == ("retry", 0), message.detail
+    assert NAMES[kind][0] in message.detail
+    assert secret not in message.detail
+
+
 @pytest.mark.parametrize(
     ("url", "region"),
     [
