@@ -298,7 +298,7 @@ def answered(
     door: GuardedBackend, batching: Batching, mail: _Mail, answer: requests.Response
 ) -> Verdict:
     """What an answer says of the one mail of its call; raises what Anymail raises."""
-    verdict = batching.accepted(answer, mail.traits)
+    verdict = batching.of_one(answer, mail.traits)
     if verdict is None:
         door.conclude(mail.item.outbound.email, mail.part.payload, answer)
         verdict = accepted(mail.item.outbound.email)

@@ -18,7 +18,10 @@ from delivery.backends.http import as_json
 from delivery.providers import Traits
 from delivery.verdicts import Outcome, Verdict, of_answer, storable
 
-_ODD = (msgspec.DecodeError, LookupError, TypeError, ValueError, AttributeError, StopIteration)
+_ODD = (
+    *(msgspec.DecodeError, LookupError, TypeError, ValueError, AttributeError, StopIteration),
+    RecursionError,
+)
 _NOT_MENTIONED = Verdict(Outcome.UNKNOWN, "the answer does not mention it")
 
 
@@ -54,8 +57,8 @@ class Batching:
         headers = {**single.headers, **self.headers}
         return Request(api_url + self.path, headers, self.body(parts))
 
-    def accepted(self, answer: requests.Response, traits: Traits) -> Verdict | None:
-        """That a mail which was alone in its call is taken; None when it takes more to know."""
+    def of_one(self, answer: requests.Response, traits: Traits) -> Verdict | None:
+        """What is said of a mail that was alone in its call; None when Anymail has to be asked."""
         if not self.answers_alike or answer.status_code != 200:
             return None
         try:
@@ -68,14 +71,20 @@ class Batching:
         self, answer: requests.Response, count: int, traits: Traits
     ) -> list[Verdict] | None:
         """For each mail, in the order of the call; None when the answer is about all of it."""
-        if not 200 <= answer.status_code < 300:
+        if not self.is_about_each(answer):
             return None
         try:
             entries = self.entries(msgspec.json.decode(answer.content))
         except _ODD:
             entries = []  # taken, but nobody knows what of it
-        found = [self._verdict(entry, traits) for entry in entries]
-        return [*found, *[_NOT_MENTIONED] * count][:count]
+        if len(entries) != count:
+            # Only its place says whose an entry is, and these may stand at anybody's.
+            return [_NOT_MENTIONED] * count
+        return [self._verdict(entry, traits) for entry in entries]
+
+    def is_about_each(self, answer: requests.Response) -> bool:
+        """Whether it tells of each mail, not of all of them together."""
+        return 200 <= answer.status_code < 300
 
     def entries(self, told: Any) -> Sequence[Any]:
         """What a success says of each mail."""
@@ -149,20 +158,38 @@ class Mailjet(Batching):
     def body(self, parts: Sequence[Part]) -> bytes:
         return b'{"Messages":' + super().body(parts) + b"}"
 
-    def verdicts(
-        self, answer: requests.Response, count: int, traits: Traits
-    ) -> list[Verdict] | None:
-        if answer.status_code == 400 and b'"Messages"' in answer.content:
-            answer.status_code = 200
-        return super().verdicts(answer, count, traits)
+    def of_one(self, answer: requests.Response, traits: Traits) -> Verdict | None:
+        # Anymail takes whom a success does not name for somebody who was refused.
+        if not super().is_about_each(answer):
+            return None
+        (verdict,) = self.verdicts(answer, 1, traits) or (_NOT_MENTIONED,)
+        if verdict is _NOT_MENTIONED:
+            return Verdict(Outcome.ACCEPTED, f"HTTP {answer.status_code}")
+        return verdict
+
+    def is_about_each(self, answer: requests.Response) -> bool:
+        return super().is_about_each(answer) or (
+            answer.status_code == 400 and _names_mails(answer.content)
+        )
 
     def entries(self, told: Any) -> Sequence[Any]:
         return list(told["Messages"])
 
     def verdict(self, entry: Any, traits: Traits) -> Verdict:
         if entry["Status"] == "success":
-            return _taken(str(entry["To"][0]["MessageID"]))
-        return of_answer(int(entry["Errors"][0]["StatusCode"]), {}, _text(entry), traits)
+            recipients = entry.get("To") or [{}]
+            return _taken(str(recipients[0].get("MessageID", "")))
+        if entry["Status"] != "error":
+            return _NOT_MENTIONED
+        first = next(iter(entry.get("Errors") or [{}]))
+        return of_answer(int(first.get("StatusCode", 400)), {}, _text(entry), traits)
+
+
+def _names_mails(content: bytes) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(content)["Messages"], list)
+    except _ODD:
+        return False
 
 
 class Brevo(Batching):

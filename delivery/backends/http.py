@@ -16,7 +16,7 @@ import msgspec
 import requests
 from anymail.backends.base import BasePayload
 from anymail.backends.base_requests import AnymailRequestsBackend, RequestsPayload
-from anymail.exceptions import AnymailCancelSend, AnymailError, AnymailRequestsAPIError
+from anymail.exceptions import AnymailCancelSend, AnymailRequestsAPIError
 from anymail.message import AnymailStatus
 from anymail.utils import (
     EmailAddress,
@@ -239,17 +239,25 @@ class GuardedBackend:
         self, response: requests.Response, payload: Any, message: EmailMessage
     ) -> Any:
         try:
-            return super().parse_recipient_status(response, payload, message)  # type: ignore[misc]
-        except AnymailError:
+            found = super().parse_recipient_status(response, payload, message)  # type: ignore[misc]
+        except AnymailRequestsAPIError:
             raise
         except Exception as error:  # KeyError, TypeError: a shape Anymail has not thought of
-            raise AnymailRequestsAPIError(
-                "an answer in another shape",
-                email_message=message,
-                payload=payload,
-                response=response,
-                backend=self,
-            ) from error
+            raise self._in_another_shape(response, payload, message) from error
+        if not found:  # which Anymail takes for a refusal of everybody
+            raise self._in_another_shape(response, payload, message)
+        return found
+
+    def _in_another_shape(
+        self, response: requests.Response, payload: Any, message: EmailMessage
+    ) -> AnymailRequestsAPIError:
+        return AnymailRequestsAPIError(
+            "an answer in another shape",
+            email_message=message,
+            payload=payload,
+            response=response,
+            backend=self,
+        )
 
     @cached_property
     def _own_headers(self) -> dict[str, str]:

@@ -180,6 +180,25 @@ def test_secret_that_is_missing_or_one_too_many_is_told(monkeypatch: pytest.Monk
         route_of(ProviderFactory.build(backend="postal", secret_env="TEST_API_KEY"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("mailjet", {"Messages": []}),
+        ("mailjet", {"Messages": [{"Status": "success"}]}),
+        ("mailjet", {"Messages": [{"Status": "success", "To": []}]}),
+        ("postal", {"status": "success", "data": {"messages": {}}}),
+        ("postmark", {"ErrorCode": 0, "Message": "OK", "To": ""}),
+    ],
+)
+def test_e10_success_that_does_not_name_the_recipient_is_success(kind: str, body: Any) -> None:
+    with fake_esp(kind) as esp:
+        esp.script = [Answer(200, body, takes=True)]
+        message_through(esp, kind)
+        message = deliver()
+    assert message.state == "sent", message.detail
+    assert esp.ledger == {message.pk: 1}
+
+
 @pytest.mark.parametrize("kind", TRAITS)
 def test_line_break_behind_a_secret_is_not_part_of_it(
     monkeypatch: pytest.MonkeyPatch, kind: str
