@@ -1,7 +1,9 @@
 """Anymail's SES backend without boto3's hidden retries: of a call that got no answer nobody knows
 what became of it, and boto3 would make it again."""
 
-from typing import Any
+import ssl
+import traceback
+from typing import Any, TypeGuard
 
 from anymail.backends import amazon_ses
 from anymail.exceptions import AnymailAPIError
@@ -20,7 +22,6 @@ _NOT_REACHED = (
     boto.NoCredentialsError,
     boto.PartialCredentialsError,
     boto.ProxyConnectionError,
-    boto.SSLError,
 )
 
 
@@ -53,8 +54,20 @@ class SESBackend(Posting, amazon_ses.EmailBackend):
             raise HandoverError(_verdict(error.__cause__)) from error
 
 
+def _is_of_handshake(cause: BaseException | None) -> TypeGuard[boto.SSLError]:
+    """Whether TLS did not come about. boto3 has one exception for that and for a connection that
+    breaks when the call has been written; only where it was raised tells which."""
+    if not isinstance(cause, boto.SSLError):
+        return False
+    origin: BaseException | None = cause
+    while origin is not None and not isinstance(origin, ssl.SSLError):
+        origin = origin.__cause__ or origin.__context__
+    frames = traceback.walk_tb(origin.__traceback__) if origin is not None else ()
+    return any(frame.f_code.co_name == "do_handshake" for frame, _ in frames)
+
+
 def _verdict(cause: BaseException | None) -> Verdict:
-    if isinstance(cause, _NOT_REACHED):
+    if isinstance(cause, _NOT_REACHED) or _is_of_handshake(cause):
         return of_connection(cause)
     if isinstance(cause, boto.ParamValidationError):
         detail = "cannot be expressed: ParamValidationError"

@@ -2,6 +2,7 @@
 to a call, it gets a mail at most once, and nothing is lost."""
 
 import json
+import socket
 import ssl
 import threading
 import time
@@ -16,6 +17,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from delivery import circuits, recovery
+from delivery.backends import client as client_module
 from delivery.engine import deliver_batch, drain
 from delivery.models import Attempt, Circuit, Message, Provider
 from delivery.services import replay_messages, resume_sending, stop_sending
@@ -205,6 +207,45 @@ def test_e14_certificate_nobody_knows_is_refused_and_nothing_is_said(tmp_path: A
         assert esp.requests == []
     assert states() == ["retry"]
     assert "SSLError" in Message.objects.get().detail
+
+
+def break_tls(handler: Any) -> None:
+    """Go on in clear text where TLS was spoken."""
+    with socket.socket(fileno=handler.connection.detach()) as plain:
+        plain.sendall(b"HTTP/1.1 500 Internal Server Error\r\n\r\n")
+
+
+@pytest.mark.parametrize("kind", ["postmark", "ses"])
+@pytest.mark.parametrize(
+    ("is_known", "state", "taken"), [(False, "retry", 0), (True, "unknown", 1)]
+)
+def test_e14_tls_that_breaks_is_a_doubt_once_the_call_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Any,
+    kind: str,
+    is_known: bool,
+    state: str,
+    taken: int,
+) -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    trusted = authority if is_known else trustme.CA()
+    trusted.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    monkeypatch.setattr(
+        client_module, "_trust", lambda: ssl.create_default_context(cafile=tmp_path / "ca.pem")
+    )
+    client_module.client.close()
+    with fake_esp(kind) as esp:
+        esp.socket = context.wrap_socket(esp.socket, server_side=True)
+        esp.script = [Answer(do=break_tls, takes=True)]
+        secrets = "TEST_KEY, TEST_KEY" if kind == "ses" else "TEST_KEY"
+        url = esp.url.replace("http:", "https:")
+        messages_through(url, backend=kind, secret_env=secrets)
+        deliver()
+        assert sum(esp.ledger.values()) == taken
+    client_module.client.close()
+    assert states() == [state]
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://nowhere.invalid"])
