@@ -19,6 +19,11 @@ class OnTime:
     """The socket that the unread bytes came from; TLS begins with another one, and with none."""
     _unread = b""
 
+    @property
+    def has_unread(self) -> bool:
+        """Something was said that nobody has asked for yet."""
+        return self._source is self.sock and bool(self._unread)
+
     def getreply(self) -> tuple[int, bytes]:
         """The code, -1 where there is none, and the lines of the text. Raises smtplib's exceptions
         and closes the connection when the reply is not there in `EMAIL_TIMEOUT` seconds."""

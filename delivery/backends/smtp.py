@@ -119,6 +119,10 @@ class SMTPBackend(EmailBackend):
     def deliver(self, upcoming: OutboundEmail | None) -> Verdict:
         """See `Dialogue`. Without PIPELINING `upcoming` is left for `announce`."""
         assert self._announced is not None  # its text is waited for
+        if self._smtp.has_unread:
+            # An answer to a text that is not written yet: nobody knows what it would be taken for.
+            self._drop()
+            return of_smtp_fault(_out_of_turn(), in_doubt=False)
         text, self._announced = self._announced.wire, None
         # In doubt from the text's first byte until an answer to it has been read.
         try:
@@ -144,8 +148,8 @@ class SMTPBackend(EmailBackend):
             self._drop()
 
     @property
-    def _smtp(self) -> smtplib.SMTP:
-        assert self.connection is not None  # it is open
+    def _smtp(self) -> _SMTP | _SMTPS:
+        assert isinstance(self.connection, _SMTP | _SMTPS)  # it is open
         return self.connection
 
     @property
@@ -155,6 +159,8 @@ class SMTPBackend(EmailBackend):
     def _announce_at_once(self, email: OutboundEmail) -> None:
         has_to_reset, self._has_to_reset = self._has_to_reset, False
         if self._announced is not email:
+            if self._smtp.has_unread:
+                raise _out_of_turn()
             self._smtp.send((b"RSET\r\n" if has_to_reset else b"") + _group(email))
             self._announced = email
         if has_to_reset:
@@ -162,9 +168,13 @@ class SMTPBackend(EmailBackend):
         replies: list[Reply] = []
         while len(replies) < len(_EXPECTED) and not _is_farewell(replies):
             replies.append(self._smtp.getreply())
-        if _is_waiting_for_nobody([code // 100 for code, _ in replies]):
+        classes = [code // 100 for code, _ in replies]
+        if _is_waiting_for_nobody(classes):
             self._smtp.send(b".\r\n")
             self._smtp.getreply()
+        elif classes[2:] == [3] and classes[:2] != [2, 2]:
+            # It waits, and perhaps for somebody's text: to them an empty one would be a mail.
+            self._drop()
         for reply, (phase, expected) in zip(replies, _EXPECTED, strict=False):
             _expect(reply, expected, phase)
 
@@ -204,7 +214,7 @@ def _is_farewell(replies: Sequence[Reply]) -> bool:
 
 def _is_waiting_for_nobody(classes: Sequence[int]) -> bool:
     """The server waits for a text although it has nobody to give it to (RFC 2920 §3.1)."""
-    return classes[2:] == [3] and classes[:2] != [2, 2]
+    return classes[2:] == [3] and classes[1] in (4, 5)
 
 
 def _was_reset(reply: Reply) -> None:
@@ -217,4 +227,8 @@ def _expect(reply: Reply, expected: int, phase: Phase) -> None:
     if answered in (4, 5):
         raise _Refused(reply, phase)
     if answered != expected:
-        raise smtplib.SMTPException("an answer out of turn")
+        raise _out_of_turn()
+
+
+def _out_of_turn() -> smtplib.SMTPException:
+    return smtplib.SMTPException("an answer out of turn")

@@ -191,6 +191,33 @@ def test_answer_out_of_turn_is_a_doubt_about_one_mail(
     assert smtp.sessions == 2
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        # A function's word for a text is no refusal.
+        {("DATA", 1): "354 go on\r\n250 queued", ("dot", 1): "554 5.7.1 spam"},
+        {("DATA", 1): "354 go on\r\n554 no"},
+        {("dot", 1): lambda: "250 OK\r\n250 thank you"},
+    ],
+)
+def test_reply_too_many_is_taken_for_no_other(smtp: FakeSMTP, batch: Any, script: Any) -> None:
+    smtp.script = {**script, ("RCPT", 3): "550 5.1.1 no such user"}
+    found = batch(smtp, 4)
+    taken = smtp.book.counts()
+    for message, state in zip(Message.objects.order_by("pk"), found, strict=True):
+        assert (state == "sent") == (message.pk in taken), (message.detail, found)
+    assert set(taken.values()) <= {1}
+    assert found.count("failed") <= 1
+    assert "unknown" not in found
+
+
+def test_announcement_that_is_half_refused_is_no_empty_mail(smtp: FakeSMTP, batch: Any) -> None:
+    smtp.script = {("MAIL", 2): "550 5.7.1 not you"}
+    assert batch(smtp, 3)[:2] == ["sent", "retry"]
+    # To whom RCPT was accepted an empty text would have been a mail.
+    assert smtp.turns == [["EHLO"], FIRST, NEXT]
+
+
 def test_right_that_was_revoked_ends_it_before_the_text(smtp: FakeSMTP, messages: Any) -> None:
     ids = [message.pk for message in messages(smtp, 5)]
 
