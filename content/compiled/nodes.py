@@ -97,7 +97,7 @@ class _Writer(Expressions):
         """Nothing when it has to be left to python-liquid."""
         try:
             value = self.value(node.expression)
-        except Unsupported:
+        except (Unsupported, RecursionError):
             return []
         escape = self.constant(node.escape)
         if node.escape is text_of:

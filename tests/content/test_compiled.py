@@ -270,6 +270,14 @@ def test_what_is_left_to_python_liquid_runs_over_the_same_context(name: str) -> 
         _assert_equal(parts, {"items": items, "a": "q", "b": "a", "c": 2})
 
 
+@pytest.mark.parametrize("tag", ["{{ %s }}", "{%% assign c = %s %%}{{ c }}"])
+def test_path_that_is_too_deep_for_the_compiler_is_python_liquids(tag: str) -> None:
+    depth = 320
+    parts = _parts(tag % ("a[" * depth + "b" + "]" * depth))
+    _assert_equal(parts, {"a": {"x": "x"}, "b": "x"})
+    assert running.run(parts, {"a": {"x": "x"}, "b": "x"}) == ["x"]
+
+
 def test_part_with_too_many_nodes_is_python_liquids() -> None:
     part = part_of(sandbox.parse("{{ a }}" * 2_001))
     assert part.code is None
