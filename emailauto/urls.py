@@ -9,6 +9,8 @@ from emailauto.views import SchemaView, api_not_found
 from events.api import CloudEventsView, SegmentView
 from preferences.urls import tracking_urlpatterns
 
+admin.autodiscover()
+
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index", permanent=False)),
     path("", include("monitoring.urls")),

@@ -143,6 +143,7 @@ def test_answer_of_a_stranger_is_shown_not_run(operator: Client) -> None:
 
 
 def test_deliveries_are_read_only(operator: Client) -> None:
+    admin.autodiscover()
     model_admin = admin.site._registry[OutgoingDelivery]
     assert not model_admin.has_change_permission(None)  # type: ignore[arg-type]
     with_it = reverse("admin:webhooks_outgoingdelivery_changelist") + "add/"

@@ -11,6 +11,7 @@ from django.urls import reverse
 from tests.admin.rows import EVIL, LISTS
 from tests.factories import MessageFactory
 
+admin.autodiscover()
 MODELS = [f"{m._meta.app_label}_{m._meta.model_name}" for m in admin.site._registry]
 ADDABLE = [
     "campaigns_campaign",
