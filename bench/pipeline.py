@@ -14,9 +14,11 @@ from typing import Any
 import msgspec
 import psycopg
 
+from bench.accepted import insist_on_each
 from bench.comparison import Comparison, Sample, Series
 from bench.database import Database, fresh_database
 from bench.events import address, document
+from bench.naive import naive_project
 from bench.processes import CHECKOUT, BenchError, own, run, running
 from bench.report import say
 from bench.scale import Scale
@@ -26,10 +28,14 @@ from emailauto.supervisor import programs
 from emailauto.supervisor.programs import Workplace
 
 _MAILS = 10_000
+# Their rate does not depend on how many there are, and 10,000 would take them minutes.
+_NAIVE_MAILS = 1_000
 _RATE = "mails/s"
 _PATIENCE_SECONDS = 240.0
 _OURS = "emailauto, events to sent"
 _THEIRS = "django-post-office, sending only"
+_TASKS = "a Celery task per mail"
+_BATCH = "a script for cron"
 
 _EVENTS = (
     "COPY events_event (source, event_id, type, user_id, occurred_at, payload, metadata, body_hash,"
@@ -46,22 +52,29 @@ _SENT = 0
 def pipeline(scale: Scale, logs: Path) -> list[Comparison]:
     """Orders in the inbox become receipts, each to a person of its own who is not known yet, until
     all are recorded as sent. The worker of `make run` on two cores, against django-post-office's
-    best setting, whose mails are rendered and queued before the clock starts. One sink for both."""
-    count = scale.of(_MAILS)
+    best setting, whose mails are rendered and queued before the clock starts. Beside it, with fewer
+    mails: a Celery task for each, and a script that cron runs. One sink for all."""
+    count, few = scale.of(_MAILS), scale.of(_NAIVE_MAILS)
     port, accepted = free_port(), logs / "accepted"
     with (
         running(own("sink", logs, "-m", "bench.sink", str(port), str(accepted))),
         _emailauto(logs, port, accepted) as ours,
-        _post_office(logs, port, accepted, ours) as theirs,
+        _post_office(logs, port, accepted, wording := _wording(ours)) as theirs,
+        naive_project(logs, port, accepted, wording) as naive,
     ):
-        samples: dict[str, list[Sample]] = {_OURS: [], _THEIRS: []}
+        sides: dict[str, Callable[[str], float]] = {
+            _OURS: lambda prefix: count / ours.seconds(prefix, count),
+            _THEIRS: lambda prefix: count / theirs.seconds(prefix, count),
+            f"{_TASKS} ({few:,} mails)": lambda prefix: naive.tasks(f"{prefix}-task", few),
+            f"{_BATCH} ({few:,} mails)": lambda prefix: naive.batch(f"{prefix}-batch", few),
+        }
+        samples: dict[str, list[Sample]] = {name: [] for name in sides}
         for number in range(scale.rounds):
             say(f"{count:,} mails: round {number + 1} of {scale.rounds}")
-            sides: list[_Ours | _PostOffice] = [ours, theirs]
-            for side in reversed(sides) if number % 2 else sides:
-                samples[side.name].append({_RATE: count / side.seconds(f"r{number}", count)})
-    ours_, theirs_ = (Series(name, taken) for name, taken in samples.items())
-    return [Comparison(f"{count:,} mails over SMTP", _RATE, count, ours_, theirs_)]
+            for name in reversed(sides) if number % 2 else sides:
+                samples[name].append({_RATE: sides[name](f"r{number}")})
+    ours_, theirs_, *others = (Series(name, taken) for name, taken in samples.items())
+    return [Comparison(f"{count:,} mails over SMTP", _RATE, count, ours_, theirs_, others)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +82,6 @@ class _Ours:
     database: Database
     workplace: Workplace
     accepted: Path
-    name: str = _OURS
 
     def seconds(self, prefix: str, count: int) -> float:
         """From the commit of the events, upon which the bell rings, to the last mail that is
@@ -85,7 +97,7 @@ class _Ours:
             connection.commit()
             ring()
             ended = self._end(count)
-        _insist_on_each(self.accepted, f"{prefix}-ours", count)
+        insist_on_each(self.accepted, f"{prefix}-ours", count)
         return (ended - begun).total_seconds()
 
     def _end(self, count: int) -> datetime:
@@ -108,7 +120,6 @@ class _PostOffice:
     env: Mapping[str, str]
     accepted: Path
     wording: Mapping[str, Any] = field(repr=False)
-    name: str = _THEIRS
 
     def seconds(self, prefix: str, count: int) -> float:
         """As it says itself; the start of its process is not in it."""
@@ -119,7 +130,7 @@ class _PostOffice:
         self.database.execute("VACUUM ANALYZE post_office_email")
         self.database.execute("CHECKPOINT")
         output = run("-m", "bench.baselines.postoffice.send", env=self.env)
-        _insist_on_each(self.accepted, f"{prefix}-theirs", count)
+        insist_on_each(self.accepted, f"{prefix}-theirs", count)
         with psycopg.connect(self.database.url) as connection:
             query = "SELECT count(*) FROM post_office_email WHERE status = %s"
             if connection.execute(query, [_SENT]).fetchone() != (count,):
@@ -149,14 +160,23 @@ def _emailauto(logs: Path, port: int, accepted: Path) -> Iterator[_Ours]:
 
 
 @contextlib.contextmanager
-def _post_office(logs: Path, port: int, accepted: Path, ours: _Ours) -> Iterator[_PostOffice]:
-    wording = msgspec.json.decode(run("-m", "bench.wording", env=ours.workplace.env))
+def _post_office(
+    logs: Path, port: int, accepted: Path, wording: Mapping[str, Any]
+) -> Iterator[_PostOffice]:
     with fresh_database("postoffice") as database:
         # Its lock is a file in the directory for temporary ones.
         places = {"DATABASE_URL": database.url, "SINK_PORT": str(port), "TMPDIR": str(logs)}
         env = {**os.environ, **places}
         run("-m", "bench.baselines.postoffice.prepare", env=env)
         yield _PostOffice(database, env, accepted, wording)
+
+
+def _wording(ours: _Ours) -> dict[str, Any]:
+    """Of a mail of ours, as `bench.wording` tells it."""
+    wording: dict[str, Any] = msgspec.json.decode(
+        run("-m", "bench.wording", env=ours.workplace.env)
+    )
+    return wording
 
 
 def _event_row(prefix: str, number: int) -> tuple[Any, ...]:
@@ -190,11 +210,3 @@ def _copy(
     with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
         for row in rows:
             copy.write_row(row)
-
-
-def _insist_on_each(accepted: Path, prefix: str, count: int) -> None:
-    """Raises `BenchError` unless the sink has taken one mail for each."""
-    lines = accepted.read_text(encoding="utf-8").splitlines()
-    taken = [line.split()[1] for line in lines if f" {prefix}-" in line]
-    if len(taken) != count or len(set(taken)) != count:
-        raise BenchError(f"{len(taken)} mails to {len(set(taken))} people instead of {count}")
