@@ -5,6 +5,7 @@ Each prints a table per comparison and, as its last line, its result as JSON; bo
 """
 
 import argparse
+import os
 import signal
 import sys
 import tempfile
@@ -19,8 +20,9 @@ from bench.handover import calls_saved, http_batch, http_single, promise
 from bench.intake import growth, intake_bulk, intake_single
 from bench.latency import latency
 from bench.matching import matching
+from bench.memory import memory
 from bench.pipeline import pipeline
-from bench.processes import CHECKOUT, BenchError
+from bench.processes import CHECKOUT, BenchError, CannotMeasure
 from bench.receipts import receipts
 from bench.render import render
 from bench.report import say, summary, table, write
@@ -36,6 +38,7 @@ BENCHES: dict[str, Callable[[Scale, Path], list[Comparison]]] = {
     "matching": matching,
     "receipts": receipts,
     "render": render,
+    "memory": memory,
     "pipeline": pipeline,
     "smtp-delay": smtp_delay,
     "http-single": http_single,
@@ -44,15 +47,25 @@ BENCHES: dict[str, Callable[[Scale, Path], list[Comparison]]] = {
     "promise": promise,
 }
 
+_NEEDED = ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "SECRET_KEY")
+_STARTED_BY = (
+    "The benchmarks need servers: `make bench` starts some and throws them away afterwards. With "
+    "arguments: make bench NAME=growth ARGS='--part 0.1 --rounds 2'."
+)
+
 
 def main(argv: Sequence[str]) -> int:
-    """Returns the exit code: 1 when a benchmark could not be run to its end."""
+    """Returns the exit code: 1 when a benchmark could not be run to its end, 2 when none could
+    begin."""
     parser = argparse.ArgumentParser(prog="python -m bench")
     parser.add_argument("name", nargs="?", choices=BENCHES)
     parser.add_argument("--part", type=float, default=1.0, help="of the full size, to try it out")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=CHECKOUT / "var" / "bench")
     options = parser.parse_args(argv)
+    if missing := [name for name in _NEEDED if not os.environ.get(name)]:
+        say(f"{', '.join(missing)}: not set. {_STARTED_BY}")
+        return 2
     signal.signal(signal.SIGTERM, _leave)
     options.out.mkdir(parents=True, exist_ok=True)
     try:
@@ -74,6 +87,9 @@ def _run(name: str, scale: Scale, out: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as logs:
         try:
             comparisons = BENCHES[name](scale, Path(logs))
+        except CannotMeasure as reason:
+            say(f"{name} cannot be measured here: {reason}")
+            return
         except BenchError:
             for log in Path(logs).glob("*.log"):
                 say(f"--- the end of {log.name}\n{tail(log)}")

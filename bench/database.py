@@ -3,8 +3,9 @@
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -51,3 +52,12 @@ def fresh_database(name: str) -> Iterator[Database]:
         yield Database(urlsplit(server().url)._replace(path=f"/{own}").geturl())
     finally:
         server().execute(f'DROP DATABASE "{own}" WITH (FORCE)')
+
+
+def copy_rows(
+    connection: psycopg.Connection[Any], statement: str, rows: Iterable[Sequence[Any]]
+) -> None:
+    """Write the rows by a `COPY … FROM STDIN`."""
+    with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+        for row in rows:
+            copy.write_row(row)

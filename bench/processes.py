@@ -22,6 +22,10 @@ class BenchError(Exception):
     """The benchmark cannot go on; what it says is for a person."""
 
 
+class CannotMeasure(Exception):
+    """This system does not tell what the benchmark is about; what it says is for a person."""
+
+
 @contextlib.contextmanager
 def running(process: Process) -> Iterator[Child]:
     """The process, ended afterwards."""

@@ -1,0 +1,1 @@
+"""Django and Celery with nothing of anybody's in them."""
