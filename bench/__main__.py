@@ -1,7 +1,7 @@
 """`python -m bench [NAME]`: run one benchmark, or all of them. What `make bench` calls.
 
 Each prints a table per comparison and, as its last line, its result as JSON; both also go to
-`var/bench/<name>.json`.
+`var/bench/<name>.json`, and a picture of them to `var/bench/<name>.svg`.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from bench.latency import latency
 from bench.matching import matching
 from bench.memory import memory
 from bench.pipeline import pipeline
+from bench.plot import plot
 from bench.processes import CHECKOUT, BenchError, CannotMeasure
 from bench.receipts import receipts
 from bench.render import render
@@ -96,6 +97,7 @@ def _run(name: str, scale: Scale, out: Path) -> None:
             raise
     result = summary(name, comparisons)
     write(out / f"{name}.json", result, comparisons)
+    plot(out / f"{name}.svg", name, comparisons)
     for comparison in comparisons:
         say(f"\n{table(comparison)}")
     say(f"\n{msgspec.json.encode(result).decode()}")

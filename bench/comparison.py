@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 P50 = "p50 ms"
 P99 = "p99 ms"
+GOAL = "goal"
+"""The name of a baseline that nobody ran."""
 
 Sample = Mapping[str, float]
 """What one side did in one round: figures by their unit."""

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from bench.comparison import P50, P99, Comparison, Sample, Series, percentile
+from bench.comparison import GOAL, P50, P99, Comparison, Sample, Series, percentile
 from bench.events import address
 from bench.intake import post
 from bench.load import Job
@@ -44,7 +44,7 @@ def _at_rate(side: Side, accepted: Path, rate: int, scale: Scale) -> Comparison:
         samples.append({P99: percentile(taken, 99), P50: percentile(taken, 50), _MAX: max(taken)})
     goal = [{P99: _GOALS_MS[rate]}] * scale.rounds
     return Comparison(
-        title, P99, count, Series(side.name, samples), Series("goal", goal), is_less_better=True
+        title, P99, count, Series(side.name, samples), Series(GOAL, goal), is_less_better=True
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.comparison import Comparison, Sample, Series
+from bench.comparison import GOAL, Comparison, Sample, Series
 from bench.database import Database
 from bench.processes import CHECKOUT, BenchError, CannotMeasure, own, running
 from bench.report import say
@@ -128,7 +128,7 @@ def _against_goal(
         share = 100 * ours / theirs
         samples.append({_UNIT: max(share, 1e4 / share) if is_either_way else share, **pair})
     series = Series("emailauto", samples)
-    met = Series("goal", [{_UNIT: goal}] * len(samples))
+    met = Series(GOAL, [{_UNIT: goal}] * len(samples))
     return Comparison(title, _UNIT, count, series, met, is_less_better=True)
 
 

@@ -59,7 +59,7 @@ def summary(name: str, comparisons: Sequence[Comparison]) -> dict[str, Any]:
         "min": round(min(figures), 1),
         "max": round(max(figures), 1),
         "unit": worst.unit,
-        "baseline": f"{worst.baseline.name}: {_with_unit(theirs, worst.unit)} ({worst.title})",
+        "baseline": f"{worst.baseline.name}: {with_unit(theirs, worst.unit)} ({worst.title})",
         "n": worst.n,
         "rounds": len(figures),
         "machine": machine(),
@@ -88,14 +88,14 @@ def markdown(name: str, comparison: Comparison) -> str:
 
 
 def _medians(series: Series) -> str:
-    figures = (_with_unit(statistics.median(series.figures(unit)), unit) for unit in series.units)
+    figures = (with_unit(statistics.median(series.figures(unit)), unit) for unit in series.units)
     return ", ".join(figures)
 
 
-def _with_unit(figure: float, unit: str) -> str:
+def with_unit(figure: float, unit: str) -> str:
     """`1,532 events/s`, but `p99 26.9 ms`."""
     name, _, plain = unit.rpartition(" ")
-    return f"{name} {_number(figure)} {plain}".lstrip()
+    return f"{name} {number(figure)} {plain}".lstrip()
 
 
 def _rows(comparison: Comparison) -> Iterator[list[str]]:
@@ -112,12 +112,13 @@ def _rows(comparison: Comparison) -> Iterator[list[str]]:
 
 
 def _row(name: str, unit: str, figures: list[float], digits: int | None = None) -> list[str]:
-    shown = [_number(figure, digits) for figure in figures]
-    extremes = f"{_number(min(figures), digits)}–{_number(max(figures), digits)}"
-    return [name, unit, *shown, _number(statistics.median(figures), digits), extremes]
+    shown = [number(figure, digits) for figure in figures]
+    extremes = f"{number(min(figures), digits)}–{number(max(figures), digits)}"
+    return [name, unit, *shown, number(statistics.median(figures), digits), extremes]
 
 
-def _number(figure: float, digits: int | None = None) -> str:
+def number(figure: float, digits: int | None = None) -> str:
+    """`1,532`, but `26.9`."""
     if digits is None:
         digits = 0 if figure >= 1000 else 1
     return f"{figure:,.{digits}f}"

@@ -47,6 +47,7 @@ def test_benchmark_ends_with_its_result(
     assert result["unit"] == unit or unit is None
     assert result["n"] in sizes
     assert 0 < result["min"] <= result["median"] <= result["max"]
+    assert (tmp_path / f"{name}.svg").read_text().rstrip().endswith("</svg>")
     kept = json.loads((tmp_path / f"{name}.json").read_text())
     assert {field: kept[field] for field in result} == result
     assert all(len(each["ours"]["samples"]) == rounds for each in kept["comparisons"])
