@@ -27,7 +27,7 @@ from bench.processes import CHECKOUT, BenchError, CannotMeasure
 from bench.receipts import receipts
 from bench.render import render
 from bench.report import say, summary, table, write
-from bench.scale import Scale
+from bench.scale import IN_ALL, ROUNDS, Scale
 from bench.smtp_delay import smtp_delay
 from emailauto.processes import tail
 
@@ -60,8 +60,8 @@ def main(argv: Sequence[str]) -> int:
     begin."""
     parser = argparse.ArgumentParser(prog="python -m bench")
     parser.add_argument("name", nargs="?", choices=BENCHES)
-    parser.add_argument("--part", type=float, default=1.0, help="of the full size, to try it out")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--part", type=float, help="of the full size, to try it out")
+    parser.add_argument("--rounds", type=int)
     parser.add_argument("--out", type=Path, default=CHECKOUT / "var" / "bench")
     options = parser.parse_args(argv)
     if missing := [name for name in _NEEDED if not os.environ.get(name)]:
@@ -71,11 +71,20 @@ def main(argv: Sequence[str]) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         for name in [options.name] if options.name else BENCHES:
-            _run(name, Scale(options.part, options.rounds), options.out)
+            _run(name, _scale(name, options), options.out)
     except BenchError as error:
         say(str(error))
         return 1
     return 0
+
+
+def _scale(name: str, options: argparse.Namespace) -> Scale:
+    """As asked for; otherwise full size for one benchmark, and what there is time for in a run of
+    all."""
+    if options.part is None and options.rounds is None:
+        return Scale() if options.name else IN_ALL[name]
+    part, rounds = options.part or 1.0, options.rounds or ROUNDS
+    return Scale(part, rounds, stored=part)
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:

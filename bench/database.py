@@ -18,6 +18,10 @@ class Database:
 
     url: str
 
+    @property
+    def name(self) -> str:
+        return urlsplit(self.url).path[1:]
+
     def execute(self, statement: str | sql.Composed) -> None:
         """Run the statement on a connection of its own, outside a transaction."""
         with psycopg.connect(self.url, autocommit=True) as connection:
@@ -44,10 +48,11 @@ def server_version() -> str:
 
 
 @contextlib.contextmanager
-def fresh_database(name: str) -> Iterator[Database]:
-    """An empty database, dropped afterwards."""
+def fresh_database(name: str, *, like: Database | None = None) -> Iterator[Database]:
+    """An empty database, or a copy of one that nobody is connected to; dropped afterwards."""
     own = f"bench_{name}_{secrets.token_hex(4)}"
-    server().execute(f'CREATE DATABASE "{own}"')
+    copied = f' TEMPLATE "{like.name}"' if like else ""
+    server().execute(f'CREATE DATABASE "{own}"{copied}')
     try:
         yield Database(urlsplit(server().url)._replace(path=f"/{own}").geturl())
     finally:

@@ -20,7 +20,7 @@ from emailauto.embedded.server import free_port
 
 _MAILS = 10_000
 # Its rate does not depend on how many there are, and at 5 ms a mail 10,000 would take all day.
-_LOOPED = 1_500
+_LOOPED = 750
 _AT_ONCE = 32
 _CLAIMED = 500
 _DELAYS_MS = (5, 0)

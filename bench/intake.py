@@ -54,16 +54,15 @@ def intake_bulk(scale: Scale, logs: Path) -> list[Comparison]:
 
 def growth(scale: Scale, logs: Path) -> list[Comparison]:
     """Lists of events into a full inbox and into an empty one."""
-    stored = scale.of(_STORED)
-    with contextlib.ExitStack() as stack:
-        full, empty = (
-            stack.enter_context(
-                emailauto_intake(*stack.enter_context(emailauto_stack(logs)), name=name)
-            )
-            for name in ("full", "empty")
-        )
+    stored = scale.of_stored(_STORED)
+    with (
+        emailauto_stack(logs) as ours,
+        emailauto_stack(logs, like=ours[0]) as another,
+        emailauto_intake(*ours, name=f"{stored:,} stored") as full,
+        emailauto_intake(*another, name="empty") as empty,
+    ):
         _fill(full.database, stored)
-        full = replace(full, name=f"{stored:,} stored", is_emptied=False)
+        full = replace(full, is_emptied=False)
         return _compare_lists([full, empty], scale.of(_GROWTH_EVENTS), scale.rounds)
 
 

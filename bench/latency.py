@@ -25,7 +25,7 @@ def latency(scale: Scale, logs: Path) -> list[Comparison]:
     """An order becomes a receipt; a sink on loopback notes when it accepted which. One worker."""
     port, accepted = free_port(), logs / "accepted"
     with (
-        emailauto_stack(logs, EMAIL_URL=f"smtp://127.0.0.1:{port}") as (database, workplace),
+        emailauto_stack(logs, {"EMAIL_URL": f"smtp://127.0.0.1:{port}"}) as (database, workplace),
         running(own("sink", logs, "-m", "bench.sink", str(port), str(accepted))),
         running(programs.worker(workplace)),
         emailauto_intake(database, workplace) as side,

@@ -63,12 +63,12 @@ def memory(scale: Scale, logs: Path) -> list[Comparison]:
     thousand. Contacts are all the recipients there are: nothing expands an audience yet."""
     if not Path("/proc/self/smaps_rollup").exists():
         raise CannotMeasure(f"{sys.platform} does not tell proportional set sizes; Linux does.")
-    count, few, many = (scale.of(number) for number in (_MAILS, _FEW, _MANY))
+    count, few, many = scale.of(_MAILS), scale.of_stored(_FEW), scale.of_stored(_MANY)
     port, accepted = free_port(), logs / "accepted"
     with (
         running(own("sink", logs, "-m", "bench.sink", str(port), str(accepted))),
         emailauto_sending(logs, port, accepted, keeps_contacts=True) as small,
-        emailauto_sending(logs, port, accepted, keeps_contacts=True) as large,
+        emailauto_sending(logs, port, accepted, keeps_contacts=True, like=small.database) as large,
     ):
         _fill(small.database, few)
         _fill(large.database, many)

@@ -24,7 +24,7 @@ from emailauto.embedded.server import free_port
 
 _MAILS = 10_000
 # Their rate does not depend on how many there are, and 10,000 would take them minutes.
-_NAIVE_MAILS = 1_000
+_NAIVE_MAILS = 500
 _RATE = "mails/s"
 _OURS = "emailauto, events to sent"
 _THEIRS = "django-post-office, sending only"

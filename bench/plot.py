@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -17,6 +18,7 @@ from bench.report import number, with_unit
 
 _INK, _FAINT, _PAPER = "#17212b", "#5b6774", "#ffffff"
 _OURS, _BASELINE, _OTHER, _GOAL = "#1c6ea4", "#8794a1", "#c3cbd3", "#b3401f"
+_ON_PAPER = {"facecolor": _PAPER, "edgecolor": "none", "pad": 1.0}
 _WIDTH = 8.6
 # Inches, of a bar and of what a comparison has besides its bars.
 _BAR, _FRAME = 0.36, 1.05
@@ -101,7 +103,8 @@ def _draw(axes: Axes, comparison: Comparison) -> None:
     most = max(max(series.figures(unit)) for series, _ in bars)
     if comparison.baseline.name == GOAL:
         goal = statistics.median(comparison.baseline.figures(unit))
-        axes.axvline(goal, color=_GOAL, linewidth=1.4, linestyle=(0, (4, 2)))
+        rim = patheffects.withStroke(linewidth=4, foreground=_PAPER)
+        axes.axvline(goal, color=_GOAL, linewidth=1.6, linestyle="--", path_effects=[rim])
         most = max(most, goal)
     for place, (series, colour) in enumerate(bars):
         figures = series.figures(unit)
@@ -110,7 +113,7 @@ def _draw(axes: Axes, comparison: Comparison) -> None:
         if low != high:
             whisker = [[middle - low], [high - middle]]
             axes.errorbar(middle, place, xerr=whisker, color=_INK, capsize=3, linewidth=1)
-        axes.text(high + most * 0.012, place, number(middle), va="center", ha="left")
+        axes.text(high + most * 0.012, place, number(middle), va="center", bbox=_ON_PAPER, zorder=3)
     axes.set_yticks(range(len(bars)), [series.name for series, _ in bars])
     axes.set_ylim(len(bars) - 0.5, -0.5)
     axes.set_xlim(0, most * 1.12)

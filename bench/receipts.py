@@ -42,7 +42,7 @@ Mail = tuple[UUID, str]
 def receipts(scale: Scale, logs: Path) -> list[Comparison]:
     """2,000 receipts a second with the worker at its work, against the goal; then single calls as
     fast as they are taken, without a worker, against our own DRF view on threads."""
-    with emailauto_stack(logs, **SECRETS) as (database, workplace):
+    with emailauto_stack(logs, SECRETS) as (database, workplace):
         run("-m", "bench.mails", str(scale.of(_RATE * _SECONDS // PER_MAIL)), env=workplace.env)
         database.execute("VACUUM ANALYZE")
         mails = _mails(database)

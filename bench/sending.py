@@ -76,10 +76,16 @@ class Sending:
 
 @contextlib.contextmanager
 def emailauto_sending(
-    logs: Path, port: int, accepted: Path, *, keeps_contacts: bool = False
+    logs: Path,
+    port: int,
+    accepted: Path,
+    *,
+    keeps_contacts: bool = False,
+    like: Database | None = None,
 ) -> Iterator[Sending]:
-    """The stack, which sends to the sink on `port`."""
-    with emailauto_stack(logs, EMAIL_URL=f"smtp://127.0.0.1:{port}") as (database, workplace):
+    """The stack, which sends to the sink on `port`; on a database like another if there is one."""
+    sink = {"EMAIL_URL": f"smtp://127.0.0.1:{port}"}
+    with emailauto_stack(logs, sink, like=like) as (database, workplace):
         yield Sending(database, workplace, accepted, keeps_contacts)
 
 

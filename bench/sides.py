@@ -34,16 +34,19 @@ class Side:
 
 
 @contextlib.contextmanager
-def emailauto_stack(logs: Path, **environment: str) -> Iterator[tuple[Database, Workplace]]:
-    """A database with the demo in it, and a place for processes to work on it.
+def emailauto_stack(
+    logs: Path, environment: Mapping[str, str] | None = None, *, like: Database | None = None
+) -> Iterator[tuple[Database, Workplace]]:
+    """A database with the demo in it, or one like another, and a place for processes to work on it.
 
     The producer's limit is far away but counted: what a request pays for it is measured too.
     """
-    with fresh_database("emailauto") as database:
+    with fresh_database("emailauto", like=like) as database:
         env = {**os.environ, "DATABASE_URL": database.url, "EMAILAUTO_CONFIG": str(_CONFIG)}
-        workplace = Workplace(CHECKOUT, logs, {**env, **environment})
-        run("manage.py", "prepare", env=workplace.env)
-        database.execute("UPDATE events_apikey SET rate_limit = 10000000")
+        workplace = Workplace(CHECKOUT, logs, {**env, **(environment or {})})
+        if like is None:
+            run("manage.py", "prepare", env=workplace.env)
+            database.execute("UPDATE events_apikey SET rate_limit = 10000000")
         yield database, workplace
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.__main__ import BENCHES
+from bench.scale import IN_ALL, ROUNDS
+
 ROOT = Path(__file__).resolve().parents[2]
 # They measure on the two cores that the rest of the suite runs on; one after the other will do.
 pytestmark = pytest.mark.xdist_group("bench")
@@ -51,6 +54,12 @@ def test_benchmark_ends_with_its_result(
     kept = json.loads((tmp_path / f"{name}.json").read_text())
     assert {field: kept[field] for field in result} == result
     assert all(len(each["ours"]["samples"]) == rounds for each in kept["comparisons"])
+
+
+def test_run_of_all_has_a_size_for_each_and_never_more_than_the_whole() -> None:
+    assert list(IN_ALL) == list(BENCHES)
+    assert all(size.part <= 1 and size.rounds <= ROUNDS for size in IN_ALL.values())
+    assert {size.stored for size in IN_ALL.values()} == {1.0}
 
 
 def test_unknown_benchmark_is_refused_with_the_names() -> None:
