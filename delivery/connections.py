@@ -5,6 +5,7 @@ has to hang up on us.
 """
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -43,6 +44,11 @@ class ConnectionPool:
             _close(connection)
             raise
         self._rest(provider, _Resting(route, connection, time.monotonic()))
+
+    def forget(self) -> None:
+        """In a child: what rests is the parent's, and two must not speak over one connection. It
+        is not said goodbye to."""
+        self.__init__()  # type: ignore[misc]
 
     def close(self) -> None:
         """Close what rests."""
@@ -92,3 +98,4 @@ def _close(connection: BaseEmailBackend) -> None:
 
 
 pool = ConnectionPool()
+os.register_at_fork(after_in_child=pool.forget)

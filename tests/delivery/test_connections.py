@@ -1,5 +1,6 @@
 """Connections kept for the next batch."""
 
+import os
 import threading
 import time
 from typing import Any
@@ -64,6 +65,20 @@ def test_connection_is_closed_when_its_borrower_fails() -> None:
         raise RuntimeError
     assert connection.closed == 1
     assert borrowed(pool, "p") is not connection
+
+
+def test_forked_process_does_not_speak_over_its_parents_connection() -> None:
+    resting = borrowed(connections.pool, "p")
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = int(borrowed(connections.pool, "p") is resting or resting.closed > 0)
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    assert borrowed(connections.pool, "p") is resting
+    connections.pool.close()
 
 
 def test_connection_that_rests_too_long_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
