@@ -219,7 +219,10 @@ def _read(fate: str) -> Verdict | None:
         return None
     if fate == _BEGUN:
         return Verdict(Outcome.UNKNOWN, "the worker died during the hand-over")
-    return msgspec.json.decode(fate, type=Verdict)
+    try:
+        return msgspec.json.decode(fate, type=Verdict)
+    except msgspec.DecodeError:
+        return Verdict(Outcome.UNKNOWN, "the worker's entry in its journal cannot be read")
 
 
 def _key(handover_id: UUID) -> str:

@@ -125,6 +125,19 @@ def test_only_the_begun_message_of_a_dead_workers_batch_is_unknown() -> None:
     assert Message.objects.get(pk=sent.pk).esp_id == "x1"
 
 
+@pytest.mark.parametrize("entry", ["", "{", '{"outcome": "of a later version"}'])
+def test_entry_that_cannot_be_read_leaves_one_message_in_doubt(entry: str) -> None:
+    sent, odd = messages = smtp_messages(2)
+    journal = open_journal(dispatched(messages))
+    assert journal is not None
+    journal.begin([sent.pk, odd.pk])
+    journal.done([(sent.pk, Verdict(Outcome.ACCEPTED, esp_id="x1"))])
+    journal.flush()
+    redis_client().hset(journal.key, str(odd.pk), entry)
+    recovery.recover()
+    assert states() == {sent.dedupe_key: "sent", odd.dedupe_key: "unknown"}
+
+
 def test_frozen_worker_finds_its_right_to_begin_revoked() -> None:
     messages = smtp_messages(2)
     handover_id = dispatched(messages)
