@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 _NAP_SECONDS = 0.1
 _REPEATS = 2
 _REPEAT_PAUSE = 0.5
+# What is still searched after that is given back, or it would outlive its lease and be in doubt.
+_SEARCH_SECONDS = 30.0
 
 
 class _Mail(NamedTuple):
@@ -168,7 +170,11 @@ class HttpRun:
         # As many calls as it takes to find a few mails among them. If it is more than a few, the
         # rest is given back, and the provider's circuit has seen so many refusals.
         calls = 4 * len(mails).bit_length() + 4
+        end = time.monotonic() + _SEARCH_SECONDS
+        is_any_known = False
         while waiting and calls and not self._turns.is_over:
+            if is_any_known and time.monotonic() >= end:
+                return
             some = waiting.popleft()
             calls -= 1
             if len(some) > 1 or not self._route.goes_alone(some[0].item.outbound.message):
@@ -178,7 +184,9 @@ class HttpRun:
             if whole is not None and len(some) > 1 and _may_be_anothers(whole, some):
                 middle = len(some) // 2
                 waiting.extendleft([some[middle:], some[:middle]])
-            elif whole is not None:
+                continue
+            is_any_known = True
+            if whole is not None:
                 self._note([(mail.item, whole) for mail in some], is_one_answer=True)
 
     async def _offer_alone(self, mail: _Mail) -> Verdict:

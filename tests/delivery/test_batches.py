@@ -9,7 +9,7 @@ import pytest
 from django.db.models.functions import Now
 
 from delivery import providers, turns
-from delivery.engine import drain
+from delivery.engine import deliver_batch, drain
 from delivery.models import Circuit, Message
 from delivery.providers import TRAITS
 from suppression.models import Suppression
@@ -287,6 +287,25 @@ def test_refusal_of_all_because_of_one_fails_that_one_only(
     assert failed == bad
     assert states() == {"sent": 16 - poisons, "failed": poisons}
     assert not Suppression.objects.exists()
+
+
+def test_search_that_takes_too_long_is_given_up_and_goes_on_with_the_next_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("delivery.httprun._SEARCH_SECONDS", 0.0)
+    with fake_esp("postmark") as esp:
+        messages = newsletter(esp, "postmark", 16)
+        poison = f'"{messages[15].email}"'
+        esp.usual = refusing_all("postmark", 422, lambda mail: poison in mail)
+        deliver_batch("marketing", limit=16)
+        # All of them, and the half without the poison.
+        assert sizes(esp, "postmark") == [16, 8]
+        assert states() == {"sent": 8, "queued": 8}
+        for _ in range(9):
+            deliver()
+            time_passes()
+        assert set(esp.ledger.values()) == {1}
+    assert states() == {"sent": 15, "failed": 1}
 
 
 @each_kind
