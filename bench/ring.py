@@ -1,4 +1,4 @@
-"""`python -m bench.ring LANE`: wait for a line, and wake a lane's workers."""
+"""`python -m bench.ring LANE`: wake a lane's workers for each line that comes in."""
 
 import os
 import sys
@@ -14,8 +14,8 @@ def ring_lane(lane: str) -> None:
 
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    sys.stdin.readline()
-    ring(lane)
+    for _line in sys.stdin:
+        ring(lane)
 
 
 if __name__ == "__main__":

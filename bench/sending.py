@@ -24,6 +24,7 @@ from emailauto.supervisor import programs
 from emailauto.supervisor.programs import Workplace
 
 _PATIENCE_SECONDS = 240.0
+_RING_SECONDS = 3.0
 _EVENTS = (
     "COPY events_event (source, event_id, type, user_id, occurred_at, payload, metadata, body_hash,"
     " state, reason, outcome, attempts, lease_owner, error, note) FROM STDIN"
@@ -56,14 +57,20 @@ class Sending:
             assert isinstance(begun, datetime)
             connection.commit()
             ring()
-            ended = self._end(len(people))
+            ended = self._end(len(people), ring)
         insist_on_each(self.accepted, prefix, len(people), after=before)
         return (ended - begun).total_seconds()
 
-    def _end(self, count: int) -> datetime:
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+    def _end(self, count: int, ring: Callable[[], None]) -> datetime:
+        """When the last was sent. Rings again now and then, as the sweep would: a worker that was
+        ending may have heard the first one."""
+        rung = time.monotonic()
+        deadline = rung + _PATIENCE_SECONDS
         with psycopg.connect(self.database.url, autocommit=True) as connection:
             while time.monotonic() < deadline:
+                if time.monotonic() - rung > _RING_SECONDS:
+                    ring()
+                    rung = time.monotonic()
                 query = "SELECT count(*), max(sent_at) FROM delivery_message WHERE state = 'sent'"
                 sent, last = connection.execute(query).fetchone() or (0, None)
                 if sent == count:
@@ -121,4 +128,11 @@ def _bell(workplace: Workplace) -> Iterator[Callable[[], None]]:
         assert ringer.stdout is not None
         if ringer.stdout.readline() != b"ready\n":
             raise BenchError("the bell does not ring")
-        yield ringer.stdin.close
+
+        def ring() -> None:
+            assert ringer.stdin is not None
+            ringer.stdin.write(b"\n")
+            ringer.stdin.flush()
+
+        yield ring
+        ringer.stdin.close()
