@@ -211,7 +211,7 @@ def retry_after(header: str | None) -> float | None:
     except ValueError:
         try:
             moment = parsedate_to_datetime(header)
-        except ValueError:
+        except (ValueError, OverflowError):
             return MIN_RETRY_AFTER
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)

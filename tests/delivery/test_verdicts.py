@@ -138,6 +138,8 @@ def test_what_is_stored_of_an_answer_is_one_short_line_without_addresses() -> No
         ("inf", 3600),
         ("soon", 1),
         ("Fri, 99 Foo 2026 99:99:99 GMT", 1),
+        ("Thu, 31 Dec 2026 99999999999999999999:59:59 GMT", 1.0),
+        ("Thu, 31 Dec 2026 23:59:59 +99999999999999999999", 1.0),
     ],
 )
 def test_retry_after_is_clamped(header: str | None, seconds: float | None) -> None:
