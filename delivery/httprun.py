@@ -125,8 +125,12 @@ class HttpRun:
             return
         rights = await self._claims.claim([mail.item.outbound.message.pk for mail in mails])
         begun = [mail for mail, right in zip(mails, rights, strict=True) if right]
-        if begun:
-            await self._offer(begun)
+        try:
+            if begun:
+                await self._offer(begun)
+        except Exception:
+            self._doubt(begun)
+            raise
 
     def _made(self, item: Departed) -> _Mail | None:
         item.outbound.email.attempt = item.attempt
@@ -188,6 +192,14 @@ class HttpRun:
             is_any_known = True
             if whole is not None:
                 self._note([(mail.item, whole) for mail in some], is_one_answer=True)
+
+    def _doubt(self, begun: Sequence[_Mail]) -> None:
+        """What is not known of these nobody will know; unless that is said they pass for mails
+        that were not begun."""
+        known = {handed.departed.outbound.message.pk for handed in self._turns.handed}
+        verdict = Verdict(Outcome.UNKNOWN, "the hand-over ended with an error")
+        rest = [mail.item for mail in begun if mail.item.outbound.message.pk not in known]
+        self._note([(item, verdict) for item in rest], is_one_answer=True)
 
     async def _offer_alone(self, mail: _Mail) -> Verdict:
         posted = False

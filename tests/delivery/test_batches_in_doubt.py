@@ -105,6 +105,28 @@ def test_receipt_is_still_repeated_under_its_own_key(kind: str) -> None:
     assert states() == {"sent": 1}
 
 
+@pytest.mark.audited(except_={"I10"}, why="the handing over is made to fail")
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_begun_when_an_error_ended_it_is_in_doubt_and_not_sent_again(
+    kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unforeseen(*_: Any) -> bool:
+        raise RuntimeError("nobody has thought of this")
+
+    with fake_esp(kind) as esp:
+        esp.script = [Answer(422, "what?", takes=True)]
+        newsletter(esp, kind, 4)
+        with monkeypatch.context() as patched:
+            patched.setattr("delivery.httprun._may_be_anothers", unforeseen)
+            deliver()
+        time_passes()
+        deliver()
+        assert len(esp.requests) == 1
+        assert set(esp.ledger.values()) == {1}
+    assert states() == {"unknown": 4}
+    assert "hand-over lane ended" in caplog.text
+
+
 @pytest.mark.parametrize("kind", ["postmark", "mailjet"])
 def test_doubt_is_as_large_as_a_call_at_most(kind: str) -> None:
     with fake_esp(kind) as esp:
