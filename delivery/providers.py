@@ -186,7 +186,7 @@ TRAITS: Mapping[str, Traits] = {
         statuses={403: _SENDER},  # the domain is not verified
         idempotent_seconds=24 * _HOUR,
         # https://resend.com/docs/dashboard/emails/batch-sending; its log cannot be searched, but a
-        # call is repeated under its key at once, see `delivery.httprun`.
+        # call is repeated under its key at once, see `delivery.offering`.
         batch=Batch(messages=100, size=40_000_000, in_doubt=100),
         counts_calls=True,  # https://resend.com/docs/api-reference/rate-limit
     ),

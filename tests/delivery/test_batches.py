@@ -29,7 +29,7 @@ keyed_kind = pytest.mark.parametrize("kind", KEYED)
 @pytest.fixture(autouse=True)
 def _set_up(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
     settings.EMAIL_TIMEOUT = 2  # a busy machine answers within it, too
-    monkeypatch.setattr("delivery.httprun._REPEAT_PAUSE", 0.01)
+    monkeypatch.setattr("delivery.offering._REPEAT_PAUSE", 0.01)
     for names in NAMES.values():
         for name in names:
             monkeypatch.setenv(name, f"secret-of-{name}")
@@ -292,7 +292,7 @@ def test_refusal_of_all_because_of_one_fails_that_one_only(
 def test_search_that_takes_too_long_is_given_up_and_goes_on_with_the_next_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("delivery.httprun._SEARCH_SECONDS", 0.0)
+    monkeypatch.setattr("delivery.offering._SEARCH_SECONDS", 0.0)
     with fake_esp("postmark") as esp:
         messages = newsletter(esp, "postmark", 16)
         poison = f'"{messages[15].email}"'

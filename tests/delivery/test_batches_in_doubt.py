@@ -117,7 +117,7 @@ def test_what_was_begun_when_an_error_ended_it_is_in_doubt_and_not_sent_again(
         esp.script = [Answer(422, "what?", takes=True)]
         newsletter(esp, kind, 4)
         with monkeypatch.context() as patched:
-            patched.setattr("delivery.httprun._may_be_anothers", unforeseen)
+            patched.setattr("delivery.offering._may_be_anothers", unforeseen)
             deliver()
         time_passes()
         deliver()

@@ -12,7 +12,7 @@ import pytest
 from django.db import DataError, connection
 from django.db.models.functions import Now
 
-from delivery import httprun
+from delivery import offering
 from delivery.engine import deliver_batch, drain
 from delivery.models import Message
 from emailauto.sweep import sweep
@@ -48,7 +48,7 @@ def _left_behind(esp: FakeESP, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     sender = SenderFactory(provider=provider)
     MessageFactory.create_batch(5, sender=sender)
-    as_usual = httprun.answered
+    as_usual = offering.answered
 
     def dies_of_the_third(*call: object) -> object:
         verdict = as_usual(*call)  # type: ignore[arg-type]
@@ -57,7 +57,7 @@ def _left_behind(esp: FakeESP, monkeypatch: pytest.MonkeyPatch) -> None:
         return verdict
 
     with monkeypatch.context() as patched:
-        patched.setattr(httprun, "answered", dies_of_the_third)
+        patched.setattr(offering, "answered", dies_of_the_third)
         with pytest.raises(BaseExceptionGroup) as ended:
             deliver_batch("transactional", limit=5)
     assert ended.group_contains(Died)
