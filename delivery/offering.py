@@ -93,7 +93,10 @@ class Offering:
         while waiting and calls and not self._turns.is_over:
             if is_any_known and time.monotonic() >= end:
                 return
-            some = waiting.popleft()
+            # A switch may have been thrown since the call before.
+            some = [mail for mail in waiting.popleft() if self._turns.may_begin(mail.item)]
+            if not some:
+                continue
             calls -= 1
             if len(some) > 1 or not self._route.goes_alone(some[0].item.outbound.message):
                 whole = await self._offer_together(some)
@@ -132,7 +135,7 @@ class Offering:
         try:
             request = self._together(mails)
             posted = True
-            answer = await self._posted(request)
+            answer = await self._posted(request, mails)
             if is_alone:
                 return answered(self._door, self._batching, mails[0], answer)
             verdicts = told(self._batching, answer, len(mails), self._route)
@@ -152,26 +155,27 @@ class Offering:
             return first
         return self._batching.request(parts, first, self._door.api_url)
 
-    async def _posted(self, request: Request) -> requests.Response:
+    async def _posted(self, request: Request, mails: Sequence[Mail]) -> requests.Response:
         """The answer. Where calls have keys, one without an answer is repeated at once: later its
         mails would not be together any more, and the key would be another one."""
         for number in range(_REPEATS + 1):
             try:
                 answer = await client.post(request)
             except HandoverError as error:
-                if error.verdict.outcome != Outcome.UNKNOWN or not self._may_repeat(number):
+                if error.verdict.outcome != Outcome.UNKNOWN or not self._may_repeat(number, mails):
                     raise
             else:
                 traits, code = self._route.traits, answer.status_code
                 verdict = of_answer(code, answer.headers, answer.text, traits)
-                if verdict.outcome != Outcome.UNKNOWN or not self._may_repeat(number):
+                if verdict.outcome != Outcome.UNKNOWN or not self._may_repeat(number, mails):
                     return answer
             await asyncio.sleep(_REPEAT_PAUSE)
         raise AssertionError("the last try returns or raises")
 
-    def _may_repeat(self, number: int) -> bool:
-        is_keyed = self._route.traits.idempotent_seconds > 0
-        return is_keyed and number < _REPEATS and not self._turns.is_over
+    def _may_repeat(self, number: int, mails: Sequence[Mail]) -> bool:
+        if not self._route.traits.idempotent_seconds or number >= _REPEATS or self._turns.is_over:
+            return False
+        return all(self._turns.may_begin(mail.item) for mail in mails)
 
     def _note(
         self, fates: Sequence[tuple[Departed, Verdict]], *, is_one_answer: bool = False

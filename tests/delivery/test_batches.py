@@ -1,6 +1,8 @@
 """Calls with many mails, through the engine, against servers that answer as providers do."""
 
 import json
+import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -12,6 +14,8 @@ from delivery import providers, turns
 from delivery.engine import deliver_batch, drain
 from delivery.models import Circuit, Message
 from delivery.providers import TRAITS
+from delivery.services import stop_sending
+from delivery.switches import active_switches
 from suppression.models import Suppression
 from tests.delivery import batchesp, fakeesp
 from tests.delivery.batchesp import KEYED, KINDS, mails_of, refusing_all, taking
@@ -306,6 +310,35 @@ def test_search_that_takes_too_long_is_given_up_and_goes_on_with_the_next_batch(
             time_passes()
         assert set(esp.ledger.values()) == {1}
     assert states() == {"sent": 15, "failed": 1}
+
+
+@each_kind
+@pytest.mark.parametrize("status", [422, 500])
+def test_r06_switch_bites_between_the_calls_for_the_same_mails(
+    kind: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_thrown = threading.Event()
+    monkeypatch.setattr("delivery.offering._REPEAT_PAUSE", 1.0)
+
+    def looking() -> Any:
+        # In the same transaction as the test's, which no other connection could see into.
+        if is_thrown.is_set():
+            stop_sending("campaign", "welcome")
+        return active_switches()
+
+    def refusing(_: bytes) -> Answer:
+        is_thrown.set()
+        time.sleep(1.0)
+        return Answer(status, "what?")
+
+    monkeypatch.setattr("delivery.engine.active_switches", looking)
+    with fake_esp(kind) as esp:
+        esp.usual = Answer(judge=refusing)
+        newsletter(esp, kind, 16)
+        deliver_batch("marketing", limit=16)
+        # What was on its way, and one more if the look was late.
+        assert len(esp.requests) <= 2
+    assert states() == {"queued" if status == 422 else "unknown": 16}
 
 
 @each_kind

@@ -531,7 +531,7 @@ def test_r06_switch_bites_in_the_middle_of_a_batch(
     assert set(esp.ledger.values()) == {1}
 
 
-# --- What a hostile reader found -----------------------------------------------------------------
+# --- Doubts that wait -----------------------------------------------------------------------------
 
 
 def doubtful_through(esp: FakeESP, kind: str = "resend", **provider: Any) -> Message:
