@@ -73,7 +73,7 @@ class Answer:
     seconds: float = 0.0
     """Before the answer."""
     judge: Callable[[bytes], "Answer"] | None = None
-    """The answer that depends on what came; this one's `seconds` count with it."""
+    """The answer that depends on what came, in place of this one."""
     do: Callable[["_Handler"], None] | None = None
     """Instead of an answer; the body has been read."""
     at_once: Callable[["_Handler"], None] | None = None
