@@ -101,11 +101,13 @@ class Turns:
     def next(self, size: int) -> list[Departed]:
         """The next messages to begin, up to `size`, once the pace allows them; none when there are
         none, or no time for them."""
-        with self._taking:
-            chunk = [self._waiting.popleft() for _ in range(min(size, len(self._waiting)))]
-        if not chunk or not self._wait_until(chunk[-1].not_before):
-            return []
-        return [item for item in chunk if self.may_begin(item)] or self.next(size)
+        while True:
+            with self._taking:
+                chunk = [self._waiting.popleft() for _ in range(min(size, len(self._waiting)))]
+            if not chunk or not self._wait_until(chunk[-1].not_before):
+                return []
+            if allowed := [item for item in chunk if self.may_begin(item)]:
+                return allowed
 
     def due(self) -> Departed | None:
         """The next message if it may begin at this moment."""
