@@ -17,6 +17,7 @@ from suppression.mirror import mirror_added
 from suppression.models import Suppression
 from suppression.states import RANK, SuppressionReason
 
+# `SuppressionQuerySet.in_force`, without what the ORM takes to say it.
 _IN_FORCE = """
     SELECT address_hash, scope FROM suppression_suppression
     WHERE address_hash = ANY(%s::bytea[])
