@@ -20,7 +20,8 @@ from campaigns.states import CampaignState, ExitReason, StepKind
 from campaigns.walk import Facts, Walker, Writes, is_awaited
 from common.clock import now
 from common.ids import shortened, uuid7
-from common.postgres import database_time, rows_of
+from common.postgres import array, database_time
+from common.rows import new_row, rows_of
 from contacts.conditions import lookup
 from contacts.models import Contact
 from contacts.services import Identity, identify, resolve_contacts
@@ -37,7 +38,10 @@ LOOK_BACK = timedelta(days=7)
 """How far an awaited event may have overtaken the one that waits for it."""
 
 
-_WAITING = "SELECT id FROM campaigns_wait WHERE contact_id = ANY(%s) AND event_type = ANY(%s)"
+_WAITING = """
+    SELECT id FROM campaigns_wait
+    WHERE contact_id = ANY(%s::bigint[]) AND event_type = ANY(%s::text[])
+"""
 _TYPES = "SELECT * FROM events_eventtype WHERE name = ANY(%s)"
 # Entry by entry: of three lists the index would be asked for every combination.
 _ENROLLED = """
@@ -222,7 +226,8 @@ class Batch:
             case.note(plan, IgnoredReason.ALREADY_ENROLLED)
             return
         self._enrolled.add(identity)
-        enrollment = Enrollment(
+        enrollment = new_row(
+            Enrollment,
             id=uuid7(),
             campaign_id=plan.campaign_id,
             contact_id=case.contact.pk,
@@ -287,7 +292,7 @@ def _load_parked(cases: Sequence[Case]) -> dict[int, dict[UUID, Parked]]:
     found: dict[int, dict[UUID, Parked]] = defaultdict(dict)
     contacts, types = {case.contact.pk for case in cases}, {case.event.type for case in cases}
     with connection.cursor() as cursor:
-        cursor.execute(_WAITING, [list(contacts), list(types)])
+        cursor.execute(_WAITING, [array(contacts), array(types)])
         ids = [pk for (pk,) in cursor.fetchall()]
     if not ids:
         return found

@@ -17,7 +17,7 @@ from campaigns.batch import AWAITED, ENTERED, Batch, Case, find_contacts, identi
 from campaigns.writing import write
 from common.bell import ring
 from common.ids import lease_owner
-from common.postgres import insist, is_outage
+from common.outages import insist, is_outage
 from events.inbox import Settlement, claim_events, fail_event, release_events, settle_events
 from events.models import Event
 from events.states import IgnoredReason
@@ -47,7 +47,8 @@ def process_batch(*, limit: int, retried: bool = False) -> int:
     """Claim up to `limit` due events and process them; returns how many were claimed.
 
     A batch that fails is given back and its events come again one by one, so that only the one
-    that is at fault fails for good. When the database was lost, none of them was.
+    that is at fault fails for good. When the database was lost, none of them was: it is raised
+    that it was, since the next batch would fare no better.
     """
     owner = lease_owner()
     events = claim_events(owner=owner, limit=limit, retried=retried)
@@ -56,8 +57,11 @@ def process_batch(*, limit: int, retried: bool = False) -> int:
     try:
         with transaction.atomic():
             lanes = _process(events, owner)
-    except Exception as error:  # noqa: BLE001 - the end of the lane: any fault is the events'
+    except Exception as error:
+        # The end of the lane: any other fault is the events'.
         insist(partial(_give_up, events, error, owner))
+        if is_outage(error):
+            raise
     else:
         ring(*lanes)
     return len(events)

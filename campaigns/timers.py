@@ -18,6 +18,7 @@ from campaigns.states import CampaignState, EnrollmentState, ExitReason, StepKin
 from campaigns.walk import Walker, Writes
 from campaigns.writing import write
 from common.bell import ring
+from common.outages import is_outage
 from common.postgres import database_time
 from contacts.models import Contact
 
@@ -40,7 +41,8 @@ def wake_batch(*, limit: int) -> int:
     """Move up to `limit` due enrollments on; returns how many.
 
     A batch that fails is tried again one by one, and the one at fault is put off, in the end
-    parked where it stands, from where a replay continues it.
+    parked where it stands, from where a replay continues it. When the database was lost, none is:
+    that is raised.
     """
     due = list(
         Enrollment.objects.due().order_by("wake_at", "pk").values_list("pk", flat=True)[:limit]
@@ -49,7 +51,10 @@ def wake_batch(*, limit: int) -> int:
         return 0
     try:
         return _wake(due)
-    except Exception:  # noqa: BLE001 - the end of the lane: each is tried alone
+    except Exception as error:
+        if is_outage(error):
+            raise
+        # The end of the lane: each is tried alone.
         logger.warning("timer batch failed, one by one now", extra={"enrollments": len(due)})
         return sum(_wake_alone(enrollment_id) for enrollment_id in due)
 
@@ -57,7 +62,10 @@ def wake_batch(*, limit: int) -> int:
 def _wake_alone(enrollment_id: UUID) -> int:
     try:
         return _wake([enrollment_id])
-    except Exception as error:  # noqa: BLE001 - any fault is this enrollment's
+    except Exception as error:
+        if is_outage(error):
+            raise
+        # Any other fault is this enrollment's.
         logger.warning("enrollment failed", extra={"enrollment": str(enrollment_id)})
         _put_off(enrollment_id, "".join(traceback.format_exception(error))[-8_000:])
         return 1

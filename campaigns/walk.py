@@ -15,6 +15,7 @@ from campaigns.models import Enrollment, StepRun, Wait
 from campaigns.plan import Plan, StepPlan
 from campaigns.states import EXIT, EnrollmentState, ExitReason, StepKind
 from common.ids import shortened, uuid7
+from common.rows import new_row
 from contacts.conditions import lookup
 
 Facts = Mapping[str, Any]
@@ -161,8 +162,9 @@ class Walker:
     ) -> None:
         enrollment.seq += 1
         self.writes.step_runs.append(
-            StepRun(
-                enrollment=enrollment,
+            new_row(
+                StepRun,
+                enrollment_id=enrollment.pk,
                 seq=enrollment.seq,
                 step_key=step.key,
                 kind=step.kind,

@@ -7,7 +7,7 @@ from django.db import connection
 
 from campaigns.models import Enrollment, Wait
 from campaigns.walk import Mail, Writes
-from common.postgres import insert_rows
+from common.rows import insert_rows, new_row
 from contacts.models import Contact
 from delivery.models import Message
 from delivery.states import Stream
@@ -76,7 +76,8 @@ def _messages(mails: Sequence[Mail], contacts: Mapping[int, Contact]) -> list[Me
 
 def _message(mail: Mail, contact: Contact, versions: Mapping[int, int]) -> Message:
     enrollment, plan, step = mail.enrollment, mail.plan, mail.step
-    return Message(
+    return new_row(
+        Message,
         id=mail.message_id,
         # One message per step of an enrollment, whatever is run twice above.
         dedupe_key=f"{enrollment.pk}:{step.key}",

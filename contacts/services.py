@@ -8,7 +8,8 @@ from django.db import IntegrityError, connection, transaction
 from django.db.models.functions import Now
 
 from common.addresses import Address, InvalidAddress, parse_address
-from common.postgres import insert_rows, lock_names, rows_of
+from common.postgres import array, lock_names
+from common.rows import insert_rows, new_row, rows_of
 from contacts.conditions import lookup
 from contacts.ledger import ConsentChange, record_consents
 from contacts.models import Contact, Subscription, Topic
@@ -20,19 +21,21 @@ _MAX_TRAIT = 1_000
 _MOST_ATTRIBUTES = 200
 _ALL = "*"
 _HAVE_PLACES = frozenset({"email", "name", "region"})
+# Person by person: of a list of people a planner that has not counted the subscriptions yet expects
+# all of them, and reads them all.
 _RECIPIENTS = """
     SELECT c.id, c.email, c.email_normalized, c.is_active, c.region, c.may_track,
            c.objected_at IS NOT NULL,
            coalesce(c.paused_until > statement_timestamp(), false), c.weekly_limit,
-           s.topics, s.states
+           s.states
     FROM contacts_contact AS c CROSS JOIN LATERAL (
-        SELECT coalesce(array_agg(topic_id), '{}') AS topics,
-               coalesce(array_agg(state::text), '{}') AS states
-        FROM contacts_subscription WHERE contact_id = c.id) AS s
-    WHERE c.id = ANY(%s)
+        SELECT array_agg(ARRAY[topic_id::text, state]) AS states
+        FROM contacts_subscription WHERE contact_id = c.id AND %s) AS s
+    WHERE c.id = ANY(%s::bigint[])
 """
 _LOCKED = """
-    SELECT * FROM contacts_contact WHERE user_id = ANY(%s) OR email_normalized = ANY(%s)
+    SELECT * FROM contacts_contact WHERE user_id = ANY(%s::text[])
+       OR email_normalized = ANY(%s::text[])
     ORDER BY id FOR NO KEY UPDATE
 """
 _WRITTEN = ("user_id", "email", "email_normalized", "name", "region", "attributes")
@@ -139,7 +142,7 @@ class _People:
     def resolve(self, identity: Identity) -> Contact:
         contact = self._find(identity)
         if contact is None:
-            contact = Contact(user_id=identity.user_id or None, attributes={})
+            contact = new_row(Contact, user_id=identity.user_id or None)
             self.new.append(contact)
         if self._update(contact, identity) and contact.pk is not None:
             self.changed[contact.pk] = contact
@@ -186,7 +189,7 @@ def _told(contact: Contact) -> tuple[str | None, ...]:
 def _locked(identities: Sequence[Identity]) -> list[Contact]:
     user_ids = {i.user_id for i in identities if i.user_id}
     emails = {i.address.normalized for i in identities if i.address is not None}
-    return rows_of(Contact, _LOCKED, [list(user_ids), list(emails)])
+    return rows_of(Contact, _LOCKED, [array(user_ids), array(emails)])
 
 
 def _save(changed: Mapping[int, Contact]) -> bool:
@@ -237,7 +240,7 @@ class Recipient:
     is_active: bool
     region: str
     subscriptions: Mapping[int, str]
-    """By topic id: granted, withdrawn or pending, where anything is on record."""
+    """By topic id: granted, withdrawn or pending, where anything is on record and was asked for."""
     may_track: bool = False
     """Whether they agreed that opens and clicks are recorded."""
     has_objected: bool = False
@@ -247,10 +250,10 @@ class Recipient:
     """Marketing mails in seven days, where they want no more."""
 
 
-def recipients(contact_ids: Iterable[int]) -> dict[int, Recipient]:
-    """The people with these ids. One query."""
+def recipients(contact_ids: Iterable[int], *, subscriptions: bool) -> dict[int, Recipient]:
+    """The people with these ids, with what they said about topics if that is wanted. One query."""
     with connection.cursor() as cursor:
-        cursor.execute(_RECIPIENTS, [list(contact_ids)])
+        cursor.execute(_RECIPIENTS, [subscriptions, array(contact_ids)])
         rows = cursor.fetchall()
     return {
         pk: Recipient(
@@ -258,13 +261,13 @@ def recipients(contact_ids: Iterable[int]) -> dict[int, Recipient]:
             email_normalized=normalized,
             is_active=is_active,
             region=region,
-            subscriptions=dict(zip(*said, strict=True)),
+            subscriptions={int(topic_id): state for topic_id, state in said or ()},
             may_track=may_track,
             has_objected=objected,
             is_paused=paused,
             weekly_limit=limit,
         )
-        for pk, email, normalized, is_active, region, may_track, objected, paused, limit, *said in (
+        for pk, email, normalized, is_active, region, may_track, objected, paused, limit, said in (
             rows
         )
     }

@@ -6,6 +6,7 @@ from dataclasses import replace
 from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 
+from common.addresses import mask_addresses
 from delivery.journal import Journal
 from delivery.outbound import OutboundEmail
 from delivery.routes import Route
@@ -31,8 +32,7 @@ def call(
     try:
         door.send_messages(emails)
     except Exception as error:  # noqa: BLE001 - every fault has a verdict, the unforeseen is UNKNOWN
-        posted = getattr(door, "has_posted", True)
-        verdict = verdict_of(error, route.traits, posted=posted)
+        verdict = verdict_of(error, route.traits)
         handed = [Handed(item, shown(verdict, route)) for item in begun]
     else:
         handed = [Handed(item, shown(accepted(item.outbound.email), route)) for item in begun]
@@ -42,11 +42,13 @@ def call(
 
 
 def shown(verdict: Verdict, route: Route) -> Verdict:
-    """The verdict as it may be stored: short, and without our secrets."""
+    """The verdict as it may be stored: short, without our secrets and without addresses."""
     if not verdict.detail:
         return verdict
-    # Cut after our secrets are out: half of one would not be recognised.
-    return replace(verdict, detail=route.redacted(verdict.detail)[:_LONGEST_DETAIL])
+    # First of all our secrets: half of one, or what is left of one that looks like an address,
+    # would not be recognised.
+    detail = mask_addresses(route.redacted(verdict.detail))
+    return replace(verdict, detail=detail[:_LONGEST_DETAIL])
 
 
 def accepted(email: OutboundEmail) -> Verdict:

@@ -71,8 +71,11 @@ class ConnectionPool:
             before = self._resting.pop(provider, None)
             self._resting[provider] = kept
             if self._reaper is None or not self._reaper.is_alive():
-                self._reaper = threading.Thread(target=self._reap, name="reaper", daemon=True)
-                self._reaper.start()
+                reaper = threading.Thread(target=self._reap, name="reaper", daemon=True)
+                # Where there is no room for one, the next one closes what rests too long.
+                with contextlib.suppress(RuntimeError):
+                    reaper.start()
+                    self._reaper = reaper
         if before is not None:
             _close(before.connection)
 

@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from django.conf import settings
+
+from common.buckets import Bucket
 from contacts.services import Recipient
 from content.rendering import RenderError
-from delivery import circuits
+from delivery import circuits, pace
 from delivery.gate import Facts, refusal_of
 from delivery.mailboxes import mailbox_provider
 from delivery.models import Message
@@ -21,10 +24,11 @@ from delivery.routes import Route, RouteError
 from delivery.routing import reason_of
 from delivery.states import MessageState, Reason
 from delivery.tracking import may_be_tracked
-from delivery.transitions import Refused
+from delivery.transitions import Departure, Refused
 
 logger = logging.getLogger(__name__)
 
+_UNROUTED_RATE = 1_000
 _HOLD_PAUSE = 60.0
 _PROBE_PAUSE = 5.0
 
@@ -49,6 +53,23 @@ def refused_by_gate(message: Message, facts: Facts) -> Refused | None:
     address = facts.recipients[message.contact_id].email_normalized or ""
     refused = Refused(message.pk, refusal.state, refusal.reason, refusal.detail, refusal.delay)
     return _in_its_doubt(message, replace(refused, mailboxes=mailbox_provider(address)))
+
+
+def buckets_of(message: Message, facts: Facts, route: Route | RouteError) -> list[Bucket]:
+    """What the message has to wait for: its provider's pace, and its mailbox provider's."""
+    provider = facts.ways[message.pk].provider
+    # Without a route nothing is handed over; the verdict comes with the others'.
+    rate = route.rate_limit if isinstance(route, Route) else _UNROUTED_RATE
+    # Whoever counts calls is asked when there is one: it may carry many mails.
+    counts_calls = isinstance(route, Route) and route.traits.counts_calls
+    buckets = [] if counts_calls else [pace.provider_bucket(provider.key, rate)]
+    mailboxes = mailbox_provider(facts.recipients[message.contact_id].email_normalized or "")
+    limit = settings.EMAILAUTO.provider.mailbox_rates.get(mailboxes)
+    if limit is not None:
+        sender = facts.senders.of(message)
+        domain = sender.domain if sender is not None else ""
+        buckets.append(pace.mailbox_bucket(provider.key, domain, mailboxes, limit))
+    return buckets
 
 
 def made(
@@ -128,6 +149,22 @@ def unless_probed(passed: Sequence[Leaving], refused: list[Refused], facts: Fact
             leaving.append((item, reserved))
     give_back(unused)
     return leaving
+
+
+def departure_of(item: Ready, route: Route | RouteError) -> Departure:
+    """The move of a message that leaves."""
+    outbound, recipient = item.outbound, item.recipient
+    return Departure(
+        outbound.message.pk,
+        outbound.provider.pk,
+        route.way_of(outbound.message) if isinstance(route, Route) else "",
+        recipient.email,
+        recipient.email_normalized or "",
+        outbound.sender.domain,
+        mailbox_provider(recipient.email_normalized or ""),
+        outbound.wire_hash,
+        outbound.is_tracked,
+    )
 
 
 def _limits(item: Ready, facts: Facts) -> list[Limit]:

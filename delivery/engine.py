@@ -4,6 +4,7 @@ over → record. The number of queries does not depend on the size of the batch.
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from uuid import UUID
 
 from django.conf import settings
@@ -11,15 +12,16 @@ from django.db import Error, transaction
 
 from common.addresses import address_hash
 from common.bell import ring, ring_later
-from common.buckets import Bucket
 from common.ids import lease_owner, uuid7
-from common.postgres import insist, is_outage
+from common.outages import insist, is_locked_out, is_outage
 from contacts.models import Topic
 from content.services import published_versions
 from delivery import circuits, pace, senderpauses, transitions
 from delivery.departures import (
     Leaving,
     Ready,
+    buckets_of,
+    departure_of,
     made,
     refused_by_gate,
     unless_probed,
@@ -29,24 +31,24 @@ from delivery.gate import Facts, load_facts, refreshed
 from delivery.handover import hand_over
 from delivery.journal import Journal, close_journal, open_journal
 from delivery.link_store import store_links
-from delivery.mailboxes import mailbox_provider
-from delivery.models import Message, Provider
+from delivery.models import Message
 from delivery.quotas import give_back
 from delivery.recording import record
-from delivery.routes import Route, RouteError, route_of
+from delivery.routes import Route, RouteError, Routes
 from delivery.routing import forget_routes
 from delivery.states import MessageState, Stream
 from delivery.switches import active_switches
-from delivery.transitions import Departure, Refused
+from delivery.transitions import Refused
 from delivery.turns import Departed, Handed
 from delivery.verdicts import Blame
 from suppression.services import lock_addresses
 
 logger = logging.getLogger(__name__)
 
-_UNROUTED_RATE = 1_000
 # Until it is known whether the provider is only away for a moment.
 _ROUTE_PAUSE = 5.0
+# Until an address is asked for again that somebody holds: as long as it was waited for.
+_LOCKED_PAUSE = 10.0
 
 BATCH = {Stream.TRANSACTIONAL: 25, Stream.MARKETING: 50}
 """Messages taken at once. Whoever waits for a receipt waits for the rest of its batch too, so
@@ -106,7 +108,7 @@ class _Batch:
         self._stream = stream
         self._owner = owner
         self._handover_id = uuid7()
-        self._routes: dict[Provider, Route | RouteError] = {}
+        self._routes = Routes()
 
     def deliver(self) -> None:
         """Hand over what may leave, and settle everything."""
@@ -114,21 +116,24 @@ class _Batch:
             journal, departed = self._depart()
         except Error as error:
             # Nothing has been begun, and how far the transaction got does not matter.
-            insist(self._give_back if is_outage(error) else self._give_back_failed)
+            insist(partial(self._give_back_after, error))
             raise
         if departed:
             self._hand_over(departed, journal)
         if journal is not None:
             close_journal(journal)
 
-    def _give_back(self) -> None:
+    def _give_back_after(self, error: Error) -> None:
         ids = [message.pk for message in self._messages]
-        states = (MessageState.CLAIMED, MessageState.DISPATCHING)
-        transitions.release(ids, *states, owner=self._owner)
-
-    def _give_back_failed(self) -> None:
-        ids = [message.pk for message in self._messages]
-        transitions.give_back_failed(ids, owner=self._owner)
+        if is_outage(error):
+            states = (MessageState.CLAIMED, MessageState.DISPATCHING)
+            transitions.release(ids, *states, owner=self._owner)
+        elif is_locked_out(error) and len(ids) == 1:
+            # Whoever holds its person's address decides about it, and may take their time. Of many
+            # one waits for that, and which shows when they come alone.
+            transitions.put_off({ids[0]: _LOCKED_PAUSE}, owner=self._owner)
+        else:
+            transitions.give_back_failed(ids, owner=self._owner)
 
     def _depart(self) -> tuple[Journal | None, list[Departed]]:
         """Everything up to the promise, after which only the provider can say no."""
@@ -170,8 +175,7 @@ class _Batch:
         """Those whose turn it is, made; outside any transaction."""
         ready: list[Ready] = []
         for message, not_before in self._in_turn(passed, facts):
-            route = self._route(facts.ways[message.pk].provider)
-            prepared = made(message, facts, route, not_before)
+            prepared = made(message, facts, self._route(message, facts), not_before)
             if isinstance(prepared, Refused):
                 refused.append(prepared)
             else:
@@ -183,7 +187,9 @@ class _Batch:
         others are put off until it is their turn."""
         if not messages:
             return []
-        waits = pace.take([self._buckets(message, facts) for message in messages])
+        waits = pace.take(
+            [buckets_of(message, facts, self._route(message, facts)) for message in messages]
+        )
         now = time.monotonic()  # after the answer: what the call took is not saved up
         late = {m.pk: w for m, w in zip(messages, waits, strict=True) if w > pace.WITHIN_SECONDS}
         self._put_off(late)
@@ -198,34 +204,8 @@ class _Batch:
             transitions.put_off(delays, owner=self._owner)
             ring_later(self._stream, min(delays.values()))
 
-    def _buckets(self, message: Message, facts: Facts) -> list[Bucket]:
-        provider = facts.ways[message.pk].provider
-        route = self._route(provider)
-        # Without a route nothing is handed over; the verdict comes with the others'.
-        rate = route.rate_limit if isinstance(route, Route) else _UNROUTED_RATE
-        # Whoever counts calls is asked when there is one: it may carry many mails.
-        counts_calls = isinstance(route, Route) and route.traits.counts_calls
-        buckets = [] if counts_calls else [pace.provider_bucket(provider.key, rate)]
-        address = facts.recipients[message.contact_id].email_normalized or ""
-        mailboxes = mailbox_provider(address)
-        limit = settings.EMAILAUTO.provider.mailbox_rates.get(mailboxes)
-        if limit is not None:
-            sender = facts.senders.of(message)
-            domain = sender.domain if sender is not None else ""
-            buckets.append(pace.mailbox_bucket(provider.key, domain, mailboxes, limit))
-        return buckets
-
-    def _route(self, provider: Provider) -> Route | RouteError:
-        if provider not in self._routes:
-            try:
-                self._routes[provider] = route_of(provider)
-            except RouteError as error:
-                self._routes[provider] = error
-            except Exception as error:
-                # Whatever somebody has typed into the row is no message's fault.
-                logger.exception("no route", extra={"provider": provider.key})
-                self._routes[provider] = RouteError(f"cannot be used: {type(error).__name__}")
-        return self._routes[provider]
+    def _route(self, message: Message, facts: Facts) -> Route | RouteError:
+        return self._routes.of(facts.ways[message.pk].provider)
 
     def _commit(
         self, ready: Sequence[Ready], refused: list[Refused], facts: Facts
@@ -237,7 +217,9 @@ class _Batch:
         store_links({k: url for i in ready for k, url in (i.outbound.links or {}).items()})
         with transaction.atomic():
             leaving = self._leaving(ready, refused, facts)
-            departures = [self._departure(item) for item, _ in leaving]
+            departures = [
+                departure_of(item, self._routes.of(item.outbound.provider)) for item, _ in leaving
+            ]
             attempts = transitions.dispatch(
                 departures,
                 owner=self._owner,
@@ -293,23 +275,13 @@ class _Batch:
             transitions.release(moved, MessageState.CLAIMED, owner=self._owner)
         return leaving
 
-    def _departure(self, item: Ready) -> Departure:
-        outbound, recipient = item.outbound, item.recipient
-        route = self._route(outbound.provider)
-        return Departure(
-            outbound.message.pk,
-            outbound.provider.pk,
-            route.way_of(outbound.message) if isinstance(route, Route) else "",
-            recipient.email,
-            recipient.email_normalized or "",
-            outbound.sender.domain,
-            mailbox_provider(recipient.email_normalized or ""),
-            outbound.wire_hash,
-            outbound.is_tracked,
-        )
-
     def _hand_over(self, departed: Sequence[Departed], journal: Journal | None) -> None:
-        handed = hand_over(departed, self._routes, journal, _what_stops)
+        handed: list[Handed] = []
+        try:
+            hand_over(departed, self._routes, journal, _what_stops, handed.extend)
+        except Exception:
+            record(handed, journal)
+            raise
         record(handed, journal)
         if circuits.note(handed) | senderpauses.note(handed):
             forget_routes()
@@ -320,15 +292,15 @@ class _Batch:
 
     def _give_up_the_rest(self, rest: Sequence[Departed], handed: Sequence[Handed]) -> None:
         """Due again at once, or when their provider has had the pause it asked for."""
-        pauses: dict[Provider, float] = {}
+        pauses: dict[int, float] = {}
         for h in handed:
             if h.verdict.stops_provider:
                 pause = h.verdict.retry_after or _ROUTE_PAUSE
-                pauses[h.departed.outbound.provider] = pause
+                pauses[h.departed.outbound.provider.pk] = pause
         late = {
-            item.outbound.message.pk: pauses[item.outbound.provider]
+            item.outbound.message.pk: pauses[item.outbound.provider.pk]
             for item in rest
-            if item.outbound.provider in pauses
+            if item.outbound.provider.pk in pauses
         }
         with transaction.atomic():
             give_back(one for item in rest for one in item.reserved)

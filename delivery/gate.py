@@ -84,7 +84,9 @@ def _facts(
     ways: dict[UUID, Way],
     week: Callable[[Mapping[int, int]], Week],
 ) -> Facts:
-    found = recipients({message.contact_id for message in messages})
+    # What they said about topics takes longest to look up, and is for marketing alone.
+    marketing = any(message.stream == Stream.MARKETING for message in messages)
+    found = recipients({message.contact_id for message in messages}, subscriptions=marketing)
     limits = {pk: r.weekly_limit for pk, r in found.items() if r.weekly_limit is not None}
     hashes = {address_hash(r.email_normalized) for r in found.values() if r.email_normalized}
     return Facts(

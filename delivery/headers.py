@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import re
 from email.utils import format_datetime
+from functools import lru_cache
 from uuid import UUID
 
 from django.conf import settings
@@ -41,13 +42,17 @@ def headers_of(message: Message, sender: Sender) -> dict[str, str]:
     domain = sender.email.rpartition("@")[2]
     headers = {
         "Message-ID": message_id(message.pk, domain),
-        "Date": format_datetime(message.created_at),
+        "Date": _written(message.created_at.replace(microsecond=0)),
         "Auto-Submitted": "auto-generated",
         "X-Auto-Response-Suppress": "OOF, AutoReply",
     }
     if message.stream == Stream.MARKETING:
         headers |= _bulk_headers(message, domain)
     return headers
+
+
+# Which takes a while, and the mails of a batch were made within a second or two.
+_written = lru_cache(maxsize=64)(format_datetime)
 
 
 def _bulk_headers(message: Message, domain: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ from delivery import pace
 from delivery.backends.client import client
 from delivery.journal import Journal, JournalLost
 from delivery.models import Provider
-from delivery.offering import Offering
+from delivery.offering import Mail, Offering
 from delivery.routes import Route
 from delivery.turns import LOOK_SECONDS, Departed, Handed, Turns
 
@@ -35,11 +35,15 @@ class HttpRun:
     """One provider's share of a batch, as calls. What came of it stands in its `Turns`."""
 
     def __init__(self, provider: Provider, route: Route, turns: Turns) -> None:
+        """Raises whatever keeps its calls from being made; none of the `turns` is taken then."""
+        client.open()
         self._turns = turns
         self._provider = provider
         self._route = route
-        self._offering = Offering(route, turns, self._hear)
+        self._offering = Offering(route, turns, self._hear, self._is_its_turn)
         self._waiting = deque(_chunks(turns.all(), route))
+        self._made: dict[UUID, Mail] = {}
+        """Those of the waiting that were made for a call in which there was no room for them."""
         self._lanes = 0
 
     def all_of_it(self, journal: Journal | None) -> None:
@@ -86,37 +90,43 @@ class HttpRun:
         """The next messages to begin; none when there are none, or no time for them."""
         while self._waiting:
             chunk = self._waiting.popleft()
-            if not await self._wait_until(max(item.not_before for item in chunk)):
+            soonest = max(item.not_before for item in chunk)
+            if not await self._wait_until(soonest, self._turns.deadline):
                 return []
             if may := [item for item in chunk if self._turns.may_begin(item)]:
                 return may
         return []
 
-    async def _wait_until(self, moment: float) -> bool:
-        while (now := time.monotonic()) < moment < self._turns.deadline and not self._turns.is_over:
+    async def _wait_until(self, moment: float, end: float) -> bool:
+        while (now := time.monotonic()) < moment < end and not self._turns.is_over:
             await asyncio.sleep(min(moment - now, _NAP_SECONDS))
-        return max(now, moment) < self._turns.deadline and not self._turns.is_over
+        return max(now, moment) < end and not self._turns.is_over
 
     async def _serve(self, chunk: Sequence[Departed]) -> None:
-        made = [mail for item in chunk if (mail := self._offering.made(item))]
+        made = [mail for item in chunk if (mail := self._mail_of(item))]
         mails = self._offering.that_fit(made)
-        if rest := [mail.item for mail in made[len(mails) :]]:
-            self._waiting.appendleft(rest)
-        if not mails or not await self._is_its_turn():
+        if rest := made[len(mails) :]:
+            self._made.update((mail.item.outbound.message.pk, mail) for mail in rest)
+            self._waiting.appendleft([mail.item for mail in rest])
+        if not mails or not await self._is_its_turn(self._turns.deadline):
             return
         rights = await self._claims.claim([mail.item.outbound.message.pk for mail in mails])
         begun = [mail for mail, right in zip(mails, rights, strict=True) if right]
         if begun:
             await self._offering.offer(begun)
 
-    async def _is_its_turn(self) -> bool:
-        """Where the provider counts calls; mails have waited for theirs before."""
+    def _mail_of(self, item: Departed) -> Mail | None:
+        return self._made.pop(item.outbound.message.pk, None) or self._offering.made(item)
+
+    async def _is_its_turn(self, end: float) -> bool:
+        """Whether a call may be made before `end`. Where the provider counts calls; mails have
+        waited for their turn before."""
         if not self._route.traits.counts_calls:
             return True
         bucket = pace.provider_bucket(self._provider.key, self._route.rate_limit)
         while True:
-            (seconds,) = pace.take([[bucket]])
-            if not await self._wait_until(time.monotonic() + seconds):
+            (seconds,) = await asyncio.to_thread(pace.take, [[bucket]])
+            if not await self._wait_until(time.monotonic() + seconds, end):
                 return False
             if seconds <= pace.WITHIN_SECONDS:
                 return True
@@ -183,7 +193,8 @@ def _chunks(group: Sequence[Departed], route: Route) -> Iterator[list[Departed]]
 
 def _in_common(item: Departed, route: Route) -> object:
     """What the mails of one call have in common."""
-    if route.traits.batch is None or not route.traits.batch.one_sender:
+    batch, outbound = route.traits.batch, item.outbound
+    if batch is None or not batch.one_sender:
         return None
-    outbound = item.outbound
-    return outbound.sender.pk, outbound.message.origin_campaign
+    template = outbound.message.template_version_id if batch.one_template else None
+    return outbound.sender.pk, outbound.message.origin_campaign, template

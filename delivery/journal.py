@@ -1,4 +1,5 @@
-"""The journal of a batch's hand-overs, so that a crash leaves one message in doubt, not fifty.
+"""The journal of a batch's hand-overs, so that a crash leaves one call in doubt per connection and
+not the whole batch.
 
 PostgreSQL records `dispatching` for a whole batch in one commit and the outcomes in another. In
 between, this journal (one Redis hash per batch) says which messages the worker has *begun* and
@@ -84,7 +85,8 @@ class Journal:
     def __init__(self, handover_id: UUID) -> None:
         self._handover_id = handover_id
         self.key = _key(handover_id)
-        self._client = redis_client()
+        self._pool = redis_client().connection_pool
+        self._connection: Any = None  # its methods have no types
         self._done: list[tuple[UUID, Verdict]] = []
         self._lanes: list[Journal] = []
 
@@ -102,7 +104,7 @@ class Journal:
         """
         commands = self._commands(messages)
         try:
-            written = _answers(self._client, commands)
+            written = self._answers(commands)
         except RedisError as error:
             raise JournalLost from error
         self._done.clear()
@@ -132,7 +134,28 @@ class Journal:
         commands = [c for journal in (self, *self._lanes) for c in journal._notes()]
         if commands:
             with suppress(RedisError):
-                _answers(self._client, commands)
+                self._answers(commands)
+            self.release()
+
+    def release(self) -> None:
+        """Let others have the connection; the next entry asks for one again."""
+        if self._connection is not None:
+            self._pool.release(self._connection)
+            self._connection = None
+
+    def _answers(self, commands: Sequence[_Command]) -> list[Any]:
+        """One round trip. As a pipeline of redis-py's, which costs three times as much and would
+        try again: whether the first time was heard is what nobody knows then."""
+        if self._connection is None:
+            self._connection = self._pool.get_connection()
+        try:
+            self._connection.send_packed_command(self._connection.pack_commands(commands))
+            return [self._connection.read_response() for _ in commands]
+        except BaseException:
+            # Answers that were not read would be taken for the next one's.
+            self._connection.disconnect()
+            self.release()
+            raise
 
     def _commands(self, messages: Sequence[UUID]) -> list[_Command]:
         claims: list[_Command] = [("HSETNX", self.key, str(m), _BEGUN) for m in messages]
@@ -143,21 +166,6 @@ class Journal:
             ("HSET", self.key, str(message), msgspec.json.encode(verdict))
             for message, verdict in self._done
         ]
-
-
-def _answers(client: redis.Redis, commands: Sequence[_Command]) -> list[Any]:
-    """One round trip. As a pipeline of redis-py's, which costs three times as much and would try
-    again: whether the first time was heard is what nobody knows then."""
-    connection: Any = client.connection_pool.get_connection()  # its methods have no types
-    try:
-        connection.send_packed_command(connection.pack_commands(commands))
-        return [connection.read_response() for _ in commands]
-    except BaseException:
-        # Answers that were not read would be taken for the next one's.
-        connection.disconnect()
-        raise
-    finally:
-        client.connection_pool.release(connection)
 
 
 def open_journal(handover_id: UUID) -> Journal | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from common.addresses import address_hash
 from common.clock import now
-from common.postgres import insert_rows
+from common.rows import insert_rows
 from contacts.models import Contact
 from content.models import TemplateVersion
 from delivery.models import Message

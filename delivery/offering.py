@@ -7,14 +7,17 @@ taken.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import requests
 
-from delivery.backends.batches import BATCHINGS, Batching, Part
+from delivery.backends.batches import BATCHINGS
+from delivery.backends.batching import NOT_MENTIONED, Batching, Part
 from delivery.backends.client import Request, client
 from delivery.backends.http import GuardedBackend
 from delivery.calls import accepted, shown
@@ -41,11 +44,18 @@ class Offering:
     """Makes one provider's calls and tells `hear` what came of the mails in them."""
 
     def __init__(
-        self, route: Route, turns: Turns, hear: Callable[[Sequence[Handed]], None]
+        self,
+        route: Route,
+        turns: Turns,
+        hear: Callable[[Sequence[Handed]], None],
+        turn: Callable[[float], Awaitable[bool]],
     ) -> None:
+        """`turn` waits until the provider's pace allows one more call; False if that would be after
+        the moment it is given (`time.monotonic`)."""
         self._route = route
         self._turns = turns
         self._hear = hear
+        self._turn = turn
         self._door = _door(route)
         self._batching = BATCHINGS.get(route.backend, Batching())
 
@@ -55,7 +65,8 @@ class Offering:
         try:
             payload = self._door.prepare(item.outbound.email)
             alone = self._route.goes_alone(item.outbound.message)
-            part = Part(payload, b"") if alone else self._batching.part(payload)
+            address = item.outbound.email.to[0]
+            part = Part(payload, address) if alone else self._batching.part(payload, address)
             return Mail(item, part, self._route.traits)
         except Exception as error:  # noqa: BLE001 - every fault has a verdict
             self._note([(item, verdict_of(error, self._route.traits, posted=False))])
@@ -66,16 +77,12 @@ class Offering:
         batch = self._route.traits.batch
         if batch is None or len(mails) < 2:
             return list(mails)
-        count = 0
-        # What the parts have in common takes less than one of them.
-        room = batch.size - max(len(mail.part.body) for mail in mails)
-        while count < len(mails) and room >= len(mails[count].part.body) + 1:
-            room -= len(mails[count].part.body) + 1
-            count += 1
-        return list(mails[: max(count, 1)])
+        fitting = self._batching.that_fit([mail.part for mail in mails], batch.size)
+        return list(mails[:fitting])
 
     async def offer(self, mails: Sequence[Mail]) -> None:
-        """Offer mails that are begun. Those of which nothing is heard were provably not taken."""
+        """Offer mails that are begun, and whose turn it is. Those of which nothing is heard were
+        provably not taken."""
         try:
             await self._search(mails)
         except Exception:
@@ -87,17 +94,21 @@ class Offering:
         waiting = deque([list(mails)])
         # As many calls as it takes to find a few mails among them. If it is more than a few, the
         # rest is given back, and the provider's circuit has seen so many refusals.
-        calls = 4 * len(mails).bit_length() + 4
-        end = time.monotonic() + _SEARCH_SECONDS
+        most = 4 * len(mails).bit_length() + 4
+        calls = 0
+        end = _ends_in(_SEARCH_SECONDS)
         is_any_known = False
-        while waiting and calls and not self._turns.is_over:
+        while waiting and calls < most and not self._turns.is_over:
             if is_any_known and time.monotonic() >= end:
+                return
+            # Until one is known it goes on, or the next batch would make the same calls again.
+            if calls and not await self._turn(end if is_any_known else math.inf):
                 return
             # A switch may have been thrown since the call before.
             some = [mail for mail in waiting.popleft() if self._turns.may_begin(mail.item)]
             if not some:
                 continue
-            calls -= 1
+            calls += 1
             if len(some) > 1 or not self._route.goes_alone(some[0].item.outbound.message):
                 whole = await self._offer_together(some)
             else:
@@ -121,9 +132,9 @@ class Offering:
     async def _offer_alone(self, mail: Mail) -> Verdict:
         posted = False
         try:
-            request = requested(self._door, mail.part.payload)
+            request = self._door.request(mail.part.payload)
             posted = True
-            return answered(self._door, self._batching, mail, await client.post(request))
+            return _answered(self._door, self._batching, mail, await client.post(request))
         except Exception as error:  # noqa: BLE001 - every fault has a verdict
             return verdict_of(error, self._route.traits, posted=posted)
 
@@ -137,45 +148,74 @@ class Offering:
             posted = True
             answer = await self._posted(request, mails)
             if is_alone:
-                return answered(self._door, self._batching, mails[0], answer)
-            verdicts = told(self._batching, answer, len(mails), self._route)
+                return _answered(self._door, self._batching, mails[0], answer)
+            parts = [mail.part for mail in mails]
+            verdicts = self._batching.of_answer_to_many(answer, parts, self._route.traits)
         except Exception as error:  # noqa: BLE001 - every fault has a verdict
             return verdict_of(error, self._route.traits, posted=posted)
         if verdicts is None:
-            status, headers = answer.status_code, answer.headers
-            return of_answer(status, headers, answer.text, self._route.traits)
+            return self._of_whole(answer, mails)
         items = [mail.item for mail in mails]
         self._note(list(zip(items, verdicts, strict=True)))
         return None
 
     def _together(self, mails: Sequence[Mail]) -> Request:
         parts = [mail.part for mail in mails]
-        first = requested(self._door, parts[0].payload)
+        first = self._door.request(parts[0].payload)
         if len(parts) == 1:
             return first
-        return self._batching.request(parts, first, self._door.api_url)
+        return self._door.sealed(self._batching.request(parts, first, self._door.api_url))
 
     async def _posted(self, request: Request, mails: Sequence[Mail]) -> requests.Response:
         """The answer. Where calls have keys, one without an answer is repeated at once: later its
         mails would not be together any more, and the key would be another one."""
-        for number in range(_REPEATS + 1):
+        if not self._route.traits.idempotent_seconds:
+            return await client.post(request)
+        try:
+            answer = await client.post(request)
+        except HandoverError as error:
+            doubt = error.verdict
+            if doubt.outcome != Outcome.UNKNOWN or not self._may_repeat(mails):
+                raise
+        else:
+            doubt = self._of_whole(answer, mails)
+            if doubt.outcome != Outcome.UNKNOWN or not self._may_repeat(mails):
+                return answer
+        return await self._repeated(request, mails, doubt)
+
+    async def _repeated(
+        self, request: Request, mails: Sequence[Mail], doubt: Verdict
+    ) -> requests.Response:
+        """The answer to a call made before, of which `doubt` is what is known. That it is turned
+        away now says nothing about the first time: only an acceptance ends the doubt."""
+        for _ in range(_REPEATS):
+            await asyncio.sleep(_REPEAT_PAUSE)
+            if not self._may_repeat(mails) or not await self._turn(_ends_in(_SEARCH_SECONDS)):
+                break
             try:
                 answer = await client.post(request)
             except HandoverError as error:
-                if error.verdict.outcome != Outcome.UNKNOWN or not self._may_repeat(number, mails):
-                    raise
+                verdict = error.verdict
             else:
-                traits, code = self._route.traits, answer.status_code
-                verdict = of_answer(code, answer.headers, answer.text, traits)
-                if verdict.outcome != Outcome.UNKNOWN or not self._may_repeat(number, mails):
+                verdict = self._of_whole(answer, mails)
+                if verdict.outcome == Outcome.ACCEPTED:
                     return answer
-            await asyncio.sleep(_REPEAT_PAUSE)
-        raise AssertionError("the last try returns or raises")
+            if verdict.stops_provider:
+                raise HandoverError(_asked_again(doubt, verdict))
+        raise HandoverError(doubt)
 
-    def _may_repeat(self, number: int, mails: Sequence[Mail]) -> bool:
-        if not self._route.traits.idempotent_seconds or number >= _REPEATS or self._turns.is_over:
-            return False
-        return all(self._turns.may_begin(mail.item) for mail in mails)
+    def _of_whole(self, answer: requests.Response, mails: Sequence[Mail]) -> Verdict:
+        """What it says of the call; `NOT_MENTIONED` if it should list each mail and lists none."""
+        traits = self._route.traits
+        verdict = of_answer(answer.status_code, answer.headers, answer.text, traits)
+        if verdict.outcome == Outcome.ACCEPTED and len(mails) > 1:
+            parts = [mail.part for mail in mails]
+            each = self._batching.of_answer_to_many(answer, parts, traits) or [verdict]
+            return NOT_MENTIONED if all(one is NOT_MENTIONED for one in each) else verdict
+        return verdict
+
+    def _may_repeat(self, mails: Sequence[Mail]) -> bool:
+        return not self._turns.is_over and all(self._turns.may_begin(mail.item) for mail in mails)
 
     def _note(
         self, fates: Sequence[tuple[Departed, Verdict]], *, is_one_answer: bool = False
@@ -188,26 +228,15 @@ class Offering:
         )
 
 
-def requested(door: GuardedBackend, payload: object) -> Request:
-    return door.request(payload)
-
-
-def answered(
+def _answered(
     door: GuardedBackend, batching: Batching, mail: Mail, answer: requests.Response
 ) -> Verdict:
     """What an answer says of the one mail of its call; raises what Anymail raises."""
-    verdict = batching.of_one(answer, mail.traits)
+    verdict = batching.of_answer_to_one(answer, mail.traits)
     if verdict is None:
         door.conclude(mail.item.outbound.email, mail.part.payload, answer)
         verdict = accepted(mail.item.outbound.email)
     return verdict
-
-
-def told(
-    batching: Batching, answer: requests.Response, count: int, route: Route
-) -> list[Verdict] | None:
-    """What an answer says of each mail of its call; None when it is about all of them."""
-    return batching.verdicts(answer, count, route.traits)
 
 
 def _door(route: Route) -> GuardedBackend:
@@ -216,8 +245,18 @@ def _door(route: Route) -> GuardedBackend:
     return door
 
 
+def _asked_again(doubt: Verdict, verdict: Verdict) -> Verdict:
+    """The doubt, with what its provider has answered since: that holds for all of its mail."""
+    detail = f"{verdict.detail}; before that: {doubt.detail}"
+    return replace(doubt, detail=detail, blame=verdict.blame, retry_after=verdict.retry_after)
+
+
+def _ends_in(seconds: float) -> float:
+    return time.monotonic() + seconds
+
+
 def _may_be_anothers(whole: Verdict, mails: Sequence[Mail]) -> bool:
     """Whether a refusal of many may be the fault of one of them."""
     if whole.blame == Blame.SENDER:
         return len({mail.item.outbound.sender.domain for mail in mails}) > 1
-    return whole.outcome == Outcome.PERMANENT
+    return whole.outcome == Outcome.PERMANENT or whole.blame == Blame.CALL

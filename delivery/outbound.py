@@ -3,7 +3,8 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from email.utils import formataddr
+from email.headerregistry import Address
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -94,7 +95,8 @@ def _rendered(
 ) -> tuple[RenderedEmail, Mapping[UUID, str] | None]:
     rendered = render(message.template_version, context_of(message, sender))
     if not is_tracked:
-        return replace(rendered, html=without_marks(rendered.html)), None
+        html = without_marks(rendered.html)
+        return rendered if html == rendered.html else replace(rendered, html=html), None
     html, links = tracked(rendered.html, message.pk)
     return replace(rendered, html=html), links
 
@@ -148,7 +150,7 @@ def build_outbound(
     email = OutboundEmail(
         subject=rendered.subject,
         body=rendered.text,
-        from_email=formataddr((sender.name, sender.email)),
+        from_email=_from_email(sender.name, sender.email),
         to=[address],
         reply_to=[sender.reply_to] if sender.reply_to else None,
         headers=headers,
@@ -169,6 +171,12 @@ def build_outbound(
     )
     email.envelope = (return_path(message.pk, sender.email), address)
     return Outbound(message, provider, sender, email, links)
+
+
+@lru_cache(maxsize=256)
+def _from_email(name: str, address: str) -> str:
+    """As people read it: some providers want a name, not a header."""
+    return str(Address(name, addr_spec=address))
 
 
 def _addressing(sender: Sender, address: str, subject: str) -> Iterator[tuple[str, str]]:

@@ -34,10 +34,12 @@ class Meaning(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The meaning of one error code; `wait` in seconds where the provider tells no time itself."""
+    """The meaning of one error code; `wait` in seconds where the provider tells no time itself.
+    `worded`: its meaning if these words stand in the error's text."""
 
     meaning: Meaning
     wait: float | None = None
+    worded: tuple[str, Meaning] | None = None
 
 
 _REFUSED, _LATER = Answer(Meaning.REFUSED), Answer(Meaning.LATER)
@@ -45,12 +47,14 @@ _SLOWER, _CLOSED, _DOUBT = (Answer(m) for m in (Meaning.SLOWER, Meaning.CLOSED, 
 _QUOTA = Answer(Meaning.CLOSED, wait=_HOUR)
 _SENDER = Answer(Meaning.SENDER)
 _RECIPIENT = Answer(Meaning.RECIPIENT)
+# SES says this of a virus and of a sender it does not know; only its text tells which.
+_REJECTED = Answer(Meaning.REFUSED, worded=("not verified", Meaning.SENDER))
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """How many mails a provider takes in one call, each with a body, headers and metadata of its
-    own. See `delivery.backends.batches` for how such a call is made."""
+    own. See `delivery.backends.batching` for how such a call is made."""
 
     messages: int
     size: int
@@ -60,19 +64,27 @@ class Batch:
     answer all its mails are in doubt together. Where nothing can clear up such a doubt, few."""
     one_sender: bool = False
     """Its mails share sender and campaign, which the provider takes once per call."""
+    one_template: bool = False
+    """And the template, because what their bodies have in common goes once, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """One provider. `codes` are looked up before the HTTP status; they are what `code_at` leads
-    to in the JSON body of an error: keys from the outside in, `0` for the first of a list."""
+    """One provider. `codes` are looked up before the HTTP status; they stand in the header
+    `code_header`, or they are what `code_at` leads to in the JSON body of an error: keys from the
+    outside in, `0` for the first of a list."""
 
     backend: str
     secrets: tuple[str, ...] = ("api_key",)
     """The backend's options that the environment variables of a provider row fill, in order."""
     needs_api_url: bool = False
     code_at: tuple[str | int, ...] = ()
+    code_header: str = ""
     codes: Mapping[str, Answer] = field(default_factory=dict)
+    """A 2xx with a code that is not listed here is a doubt."""
+    success: tuple[str, str] | None = None
+    """Where every answer is a 200: a key of the JSON body, and what stands there if the mail was
+    taken. A body that does not say so leaves it in doubt."""
     statuses: Mapping[int, Answer] = field(default_factory=dict)
     """Where its HTTP statuses mean something else than everybody's."""
     has_metadata: bool = True
@@ -90,6 +102,8 @@ TRAITS: Mapping[str, Traits] = {
     "ses": Traits(
         "delivery.backends.ses.SESBackend",
         secrets=("aws_access_key_id", "aws_secret_access_key"),
+        code_at=("Status",),  # of an entry of a bulk call's answer
+        code_header="x-amzn-ErrorType",
         codes={
             "TooManyRequestsException": _SLOWER,
             "Throttling": _SLOWER,
@@ -102,20 +116,37 @@ TRAITS: Mapping[str, Traits] = {
             "AccessDeniedException": _CLOSED,
             "AccessDenied": _CLOSED,
             "ExpiredTokenException": _CLOSED,
+            "IncompleteSignature": _CLOSED,
+            "InvalidAction": _CLOSED,
             "InvalidClientTokenId": _CLOSED,
             "InvalidSignatureException": _CLOSED,
             "MissingAuthenticationTokenException": _CLOSED,
+            "NotAuthorized": _CLOSED,
+            "RequestExpired": _CLOSED,  # by our clock
             "SignatureDoesNotMatch": _CLOSED,
             "UnrecognizedClientException": _CLOSED,
             "OptInRequired": _CLOSED,
             "BadRequestException": _REFUSED,
-            "MessageRejected": _REFUSED,
-            "MessageRejected.NotVerified": _SENDER,  # so its text says
+            "MessageRejected": _REJECTED,
             "InvalidParameterValue": _REFUSED,
             "ValidationException": _REFUSED,
+            "MESSAGE_REJECTED": _REJECTED,
+            "INVALID_PARAMETER": _REFUSED,
+            "FAILED": _REFUSED,
+            "TRANSIENT_FAILURE": _LATER,
+            "MAIL_FROM_DOMAIN_NOT_VERIFIED": _SENDER,
+            "ACCOUNT_THROTTLED": _SLOWER,
+            "ACCOUNT_DAILY_QUOTA_EXCEEDED": _QUOTA,
+            "ACCOUNT_SENDING_PAUSED": _CLOSED,
+            "ACCOUNT_SUSPENDED": _CLOSED,
+            "CONFIGURATION_SET_NOT_FOUND": _CLOSED,
+            "CONFIGURATION_SET_SENDING_PAUSED": _CLOSED,
+            "INVALID_SENDING_POOL_NAME": _CLOSED,
+            "TEMPLATE_NOT_FOUND": _REFUSED,
         },
-        # https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendBulkEmail.html
-        no_batch="SendBulkEmail takes a template and values, not made mails",
+        # https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendBulkEmail.html; its key
+        # has to be allowed that, too, so nobody gets it unasked.
+        batch=Batch(messages=50, size=1_000_000, in_doubt=1, one_sender=True, one_template=True),
     ),
     "postmark": Traits(
         "anymail.backends.postmark.EmailBackend",
@@ -143,16 +174,20 @@ TRAITS: Mapping[str, Traits] = {
     "sendgrid": Traits(
         "anymail.backends.sendgrid.EmailBackend",
         statuses={403: _SENDER},  # no verified sender identity
-        # https://www.twilio.com/docs/sendgrid/for-developers/sending-email/personalizations: a
-        # body of one's own only by substitutions, 10,000 bytes of them at most for each mail.
-        no_batch="one body per call; what may differ is too small for a mail",
+        # https://www.twilio.com/docs/sendgrid/for-developers/sending-email/personalizations; a
+        # doubt is cleared up by its webhooks alone.
+        batch=Batch(
+            messages=1_000, size=20_000_000, in_doubt=100, one_sender=True, one_template=True
+        ),
     ),
     "mailgun": Traits(
         "anymail.backends.mailgun.EmailBackend",
         statuses={404: _SENDER},  # the sender's domain is not one of this account
-        # https://documentation.mailgun.com/docs/mailgun/user-manual/sending-messages/batch-sending
-        # names no way to a Message-ID for each recipient, by which its log is searched here.
-        no_batch="one Message-ID for all mails of a call",
+        # https://documentation.mailgun.com/docs/mailgun/user-manual/sending-messages/batch-sending;
+        # its log is searched by Message-ID.
+        batch=Batch(
+            messages=1_000, size=25_000_000, in_doubt=100, one_sender=True, one_template=True
+        ),
     ),
     "brevo": Traits(
         "delivery.backends.keyed.BrevoBackend",
@@ -183,7 +218,8 @@ TRAITS: Mapping[str, Traits] = {
             "missing_api_key": _CLOSED,
             "restricted_api_key": _CLOSED,
         },
-        statuses={403: _SENDER},  # the domain is not verified
+        # 403: the domain is not verified. 409: this key was used before, see the codes.
+        statuses={403: _SENDER, 409: _DOUBT},
         idempotent_seconds=24 * _HOUR,
         # https://resend.com/docs/dashboard/emails/batch-sending; its log cannot be searched, but a
         # call is repeated under its key at once, see `delivery.offering`.
@@ -219,6 +255,7 @@ TRAITS: Mapping[str, Traits] = {
         needs_api_url=True,
         has_metadata=False,
         # It answers 200 and says in the body that it did not take the mail.
+        success=("status", "success"),
         code_at=("data", "code"),
         codes={
             "AccessDenied": _CLOSED,
@@ -246,5 +283,5 @@ STATUSES: Mapping[int, Answer] = {
     425: _LATER,
     429: _SLOWER,
 }
-"""What HTTP statuses mean with everybody. Besides: 2xx accepted, 503 with Retry-After later,
+"""What HTTP statuses mean with everybody. Besides: 2xx accepted, 503 with Retry-After slower,
 other 5xx a doubt, other 4xx refused."""

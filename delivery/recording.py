@@ -9,7 +9,7 @@ from functools import partial
 from django.conf import settings
 
 from common.bell import ring
-from common.postgres import insist
+from common.outages import insist
 from delivery import transitions
 from delivery.bounces import RETURNED
 from delivery.journal import Journal
@@ -95,7 +95,9 @@ def _in_doubt(message: Message, attempt: int, verdict: Verdict) -> Settled:
             replayable=window,
         )
     if tries_left and getattr(settings.EMAILAUTO.provider.on_unknown, message.stream) == "resend":
-        return _retry(message, attempt, replace(verdict, outcome=Outcome.RETRY))
+        # Whosever fault it is, this many times and no more.
+        again = replace(verdict, outcome=Outcome.RETRY, blame=Blame.MESSAGE)
+        return _retry(message, attempt, again)
     state, reason = MessageState.UNKNOWN, Reason.OUTCOME_UNKNOWN
     return Settled(message.pk, attempt, state, reason, verdict.detail)
 

@@ -90,7 +90,10 @@ DEFERRALS = Signal(
 )
 BLOCKS = Signal(
     "refused as spam or by policy in an hour",
-    *("blocked", "sent_hour", 0.02, 0.05),
+    "blocked",
+    "sent_hour",
+    slow=0.02,
+    stop=0.05,
     enough=5,
     passes=True,
 )
@@ -237,12 +240,15 @@ def _pause(scope: Scope) -> timedelta:
 
 
 def _let_go(switches: Mapping[Scope, Switch], found: Mapping[Scope, Finding]) -> None:
-    """Lift slow-downs whose cause is gone and stops whose pause is over."""
+    """Lift slow-downs and stops for doubts whose cause is gone, and stops whose pause is over."""
     now = database_time() if any(switch.until for switch in switches.values()) else None
     for scope, switch in switches.items():
         if switch.reason != Reason.REPUTATION:
             continue
-        is_better = switch.per_hour is not None and scope not in found
+        # Its doubts are counted as long as they are open, however old: with them gone there is
+        # nothing to look at.
+        is_of_doubts = scope[0] == Switch.Target.PROVIDER
+        is_better = scope not in found and (switch.per_hour is not None or is_of_doubts)
         is_over = now is not None and switch.until is not None and switch.until <= now
         if not (is_better or is_over) or not _is_as_read(switch):
             continue

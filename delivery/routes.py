@@ -1,9 +1,12 @@
 """From a provider row to a Django e-mail connection: backend, arguments, secrets from the
 environment."""
 
+import logging
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,10 +18,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.mail.backends.base import BaseEmailBackend
 from django.utils.module_loading import import_string
 
-from delivery.backends.http import guarded
+from delivery.backends.http import GuardedBackend, guarded
 from delivery.models import Message, Provider
 from delivery.providers import TRAITS, Traits
 from delivery.states import Stream
+
+logger = logging.getLogger(__name__)
 
 SANDBOX = "delivery.backends.sandbox.SandboxBackend"
 SMTP = "delivery.backends.smtp.SMTPBackend"
@@ -44,12 +49,16 @@ class Route:
     """Hand-overs at once, in one process."""
     batch_size: int = 1
     """Messages per call."""
+    found: set[str] = field(default_factory=set, repr=False, compare=False)
+    """Secrets that its connections have found for themselves."""
 
     def redacted(self, text: str) -> str:
         """The text without our secrets, which some servers quote."""
-        for value in self.options.values():
-            if isinstance(value, str) and len(value) >= _SHORTEST_SECRET:
-                text = text.replace(value, "***")
+        options = [value for value in self.options.values() if isinstance(value, str)]
+        # The longest first: another may be part of it.
+        for secret in sorted([*options, *self.found], key=len, reverse=True):
+            if len(secret) >= _SHORTEST_SECRET:
+                text = _spellings(secret).sub("***", text)
         return text
 
     @property
@@ -60,7 +69,8 @@ class Route:
     @property
     def is_http(self) -> bool:
         """Whether `GuardedBackend` makes its calls."""
-        return issubclass(import_string(self.backend), AnymailRequestsBackend)
+        kinds = (AnymailRequestsBackend, GuardedBackend)
+        return issubclass(import_string(self.backend), kinds)
 
     def goes_alone(self, message: Message) -> bool:
         """Whether its call carries no other mail. Who waits for a receipt must not be left in
@@ -82,7 +92,49 @@ class Route:
         if issubclass(backend, AnymailRequestsBackend):
             backend = guarded(backend)
         connection: BaseEmailBackend = backend(**self.options)
+        if isinstance(connection, GuardedBackend):
+            self.found.update(connection.secrets)
         return connection
+
+
+@lru_cache(100)
+def _spellings(secret: str) -> re.Pattern[str]:
+    """The secret as it is, and as JSON may have it."""
+    return re.compile("".join(_spelling(part) for part in re.findall(r"\\+|\s+|.", secret)))
+
+
+def _spelling(part: str) -> str:
+    # A text that is stored has one space for many.
+    if part.isspace():
+        return r"\s+"
+    if part.startswith("\\"):
+        return rf"(?:\\|(?i:u005c)){{1,{8 * len(part)}}}"
+    return rf"(?:\\*+{re.escape(part)}|\\++(?i:u{ord(part):04x}))"
+
+
+class Routes:
+    """The routes to the providers of a batch, each found once."""
+
+    def __init__(self, found: Mapping[int, Route | RouteError] | None = None) -> None:
+        """`found`: by the id of the provider, what is known already."""
+        self._found = dict(found or {})
+
+    def of(self, provider: Provider) -> Route | RouteError:
+        """The provider's route, or why there is none."""
+        if provider.pk not in self._found:
+            self._found[provider.pk] = self._find(provider)
+        return self._found[provider.pk]
+
+    @staticmethod
+    def _find(provider: Provider) -> Route | RouteError:
+        try:
+            return route_of(provider)
+        except RouteError as error:
+            return error
+        except Exception as error:
+            # Whatever somebody has typed into the row is no message's fault.
+            logger.exception("no route", extra={"provider": provider.key})
+            return RouteError(f"cannot be used: {type(error).__name__}")
 
 
 def route_of(provider: Provider) -> Route:
@@ -181,7 +233,7 @@ def _anymail(kind: str, names: list[str], api_url: str, limit: int, concurrency:
 def _ses_options(names: list[str], api_url: str) -> dict[str, Any]:
     if find_spec("boto3") is None:
         raise RouteError("the library boto3 is not installed (requirements-brokers.txt)")
-    # Without names boto3 searches for itself: its own variables, or the machine's role.
+    # Without names botocore searches for itself: its own variables, or the machine's role.
     keys = _secrets(names, 2) if names else ["", ""]
     region = _SES_HOST.fullmatch(urlsplit(api_url).hostname or "")
     here = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"

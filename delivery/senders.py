@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from common.postgres import rows_of
+from common.rows import rows_of
 from delivery.models import Message, Provider, Sender
 
 _SENDERS = "SELECT * FROM delivery_sender WHERE id = ANY(%s::bigint[]) OR is_default"

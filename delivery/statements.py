@@ -39,7 +39,7 @@ CLAIM_CRASHED = _CLAIM.format(crashes="crashes > 0")
 _MINE = """
     WITH mine AS (
         SELECT id FROM delivery_message
-        WHERE id = ANY(%s::uuid[]) AND state = ANY(%s) AND lease_owner = %s
+        WHERE id = ANY(%s::uuid[]) AND state = ANY(%s::text[]) AND lease_owner = %s
         ORDER BY id FOR NO KEY UPDATE)
 """
 

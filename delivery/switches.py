@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from common.postgres import rows_of
+from common.rows import rows_of
 from delivery.mailboxes import mailbox_provider
 from delivery.models import Message, Sender, Switch
 from delivery.quotas import HOUR, Limit

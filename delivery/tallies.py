@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from django.db import connection
 
 from delivery.mailboxes import WITHOUT_FEEDBACK_LOOP
+from delivery.routes import SANDBOX
 from delivery.switches import Scope
 
 
@@ -49,7 +50,7 @@ def counted() -> Mapping[Scope, Mapping[Cell, Counts]]:
     without what has been pardoned. One query."""
     found: dict[Scope, dict[Cell, Counts]] = defaultdict(dict)
     with connection.cursor() as cursor:
-        cursor.execute(_COUNTS, {"deaf": list(WITHOUT_FEEDBACK_LOOP)})
+        cursor.execute(_COUNTS, {"deaf": list(WITHOUT_FEEDBACK_LOOP), "sandbox": SANDBOX})
         for target, key, campaign, mailboxes, *numbers in cursor.fetchall():
             found[target, key][campaign, mailboxes] = Counts(*map(int, numbers))
     return found
@@ -95,8 +96,10 @@ _FORGET_QUOTAS = """
 # What was pardoned in a narrower scope is not held against a wider one.
 #
 # A bounce counts for the moment of its mail, what a receiver does to us now for the last time it
-# did: mail that is put off comes back for hours. What was
-# refused in the hand-over was never sent, but tried.
+# did: mail that is put off comes back for hours. What was refused in the hand-over was never sent,
+# but tried. What the sandbox has the sweep looks up: between a worker's death and that, doubts are
+# no provider's fault. The doubts that a provider was stopped for count as long as it is: only an
+# answer clears them up, the passing of time does not.
 _COUNTS = f"""
     WITH parted AS (
         SELECT DISTINCT date_bin('10 minutes', at, 'epoch') AS bin FROM delivery_pardon
@@ -137,10 +140,15 @@ _COUNTS = f"""
         WHERE b.at > statement_timestamp() - interval '24 hours'
            OR b.last_at > statement_timestamp() - interval '24 hours'
       UNION ALL
-        SELECT handed_over_at, provider_id, origin_campaign, stream, sending_domain, mailboxes, 0,
-               0, 0, 0, 0, 0, 0, 1
-        FROM delivery_message
-        WHERE state = 'unknown' AND handed_over_at > statement_timestamp() - interval '24 hours'
+        SELECT m.handed_over_at, m.provider_id, m.origin_campaign, m.stream, m.sending_domain,
+               m.mailboxes, 0, 0, 0, 0, 0, 0, 0, 1
+        FROM delivery_message AS m
+        LEFT JOIN delivery_provider AS v ON v.id = m.provider_id
+        LEFT JOIN delivery_switch AS w
+          ON w.target = 'provider' AND w.key = v.key AND w.reason = 'reputation'
+        WHERE m.state = 'unknown' AND m.route <> %(sandbox)s
+          AND m.handed_over_at
+              > coalesce(w.created_at, statement_timestamp()) - interval '24 hours'
     ), dated AS (
         SELECT *, at > statement_timestamp() - interval '1 hour' AS in_hour,
                at > statement_timestamp() - interval '24 hours' AS in_day

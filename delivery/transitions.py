@@ -3,7 +3,12 @@ leaves and, where one is held, the lease; a row that is no longer there is not m
 
     queued/retry → claimed → dispatching → sent | retry | failed | dead | unknown
     claimed → skipped | held | failed | queued (again, or later)
+    claimed → dead (its workers die) | unknown (the same in doubt, or a doubt that stays one)
     dispatching → queued (provably not begun)
+    unknown → whatever its worker says after all
+
+Whatever the move: a message that the provider turns out to have goes to sent, or to failed if it
+was taken and not sent.
 """
 
 from collections import Counter
@@ -15,7 +20,8 @@ from uuid import UUID
 from django.db import connection
 
 from common.addresses import address_hash
-from common.postgres import claim_rows
+from common.postgres import array
+from common.rows import claim_rows
 from delivery import statements
 from delivery.models import Message
 from delivery.states import MessageState, Reason
@@ -100,7 +106,7 @@ def claim(
 
 def recover_claimed() -> Counter[str]:
     """claimed with an expired lease → queued, or given up; the states they went to."""
-    return Counter(state for (state,) in _run(statements.RECOVER_CLAIMED, None))
+    return Counter(state for (state,) in _run(statements.RECOVER_CLAIMED, ()))
 
 
 def put_off(delays: Mapping[UUID, float], *, owner: str) -> set[UUID]:
@@ -189,8 +195,9 @@ def release(messages: Iterable[UUID], *states: MessageState, owner: str) -> set[
     return {message_id for (message_id,) in rows}
 
 
-def _run(statement: str, parameters: Any) -> list[Any]:
+def _run(statement: str, parameters: Sequence[Any]) -> list[Any]:
+    columns = [array(value) if isinstance(value, list) else value for value in parameters]
     with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
+        cursor.execute(statement, columns)
         rows: list[Any] = cursor.fetchall()
     return rows

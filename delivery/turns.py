@@ -11,13 +11,14 @@ from django.db import Error, connection
 
 from delivery.outbound import Outbound
 from delivery.quotas import Reserved
-from delivery.verdicts import Blame, Verdict
+from delivery.verdicts import Blame, Outcome, Verdict
 
 # A kill switch has to bite within a second.
 LOOK_SECONDS = 0.4
 REFUSALS = 20
 """So many mails in a row that a provider refuses for good, whoever they are for, are our fault or
 its own: those after them had better wait."""
+_UNROUTED_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,11 @@ class Handed:
     verdict: Verdict
     is_echo: bool = False
     """Another message has the same answer to the same call; it counts once against the provider."""
+
+
+def no_way(why: str) -> Verdict:
+    """The verdict where a provider cannot be used as it is set up."""
+    return Verdict(Outcome.RETRY, why, retry_after=_UNROUTED_SECONDS, blame=Blame.ROUTE)
 
 
 class Refusals:
@@ -139,6 +145,14 @@ class Turns:
         )
         if self._refusals.are_too_many(handed) or any(h.verdict.stops_provider for h in handed):
             self.end()
+
+    def cannot_begin(self, why: str) -> None:
+        """There is no way to the provider: one message says so, whenever its turn would be, and the
+        provider's circuit keeps the others from trying."""
+        with self._taking:
+            first = [self._waiting.popleft()] if self._waiting else []
+        self.note([Handed(item, no_way(why)) for item in first])
+        self.end()
 
     def look(self) -> None:
         """Ask what is switched off now, if it is time to. On the thread that has the database."""

@@ -5,15 +5,15 @@ may be tried again. Whatever is not understood is `UNKNOWN`.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from typing import Any
 
 from anymail.exceptions import AnymailError, AnymailRecipientsRefused, AnymailRequestsAPIError
 
-from common.addresses import mask_addresses
 from delivery.bounces import BounceClass, classify_reply, not_hard
 from delivery.providers import STATUSES, Answer, Meaning, Traits
 
@@ -21,7 +21,8 @@ MIN_RETRY_AFTER = 1.0
 MAX_RETRY_AFTER = 3_600.0
 _CLOSED_SECONDS = 60.0
 _SENDER_SECONDS = 300.0
-_LONGEST_EXCERPT = 2_000
+# Much more than is stored: a secret that is cut in two would not be recognised.
+_LONGEST_EXCERPT = 20_000
 # RFC 4954: authentication required, failed, or needs encryption; 525 is the basic code of 5.7.13
 # (RFC 5248), "user account disabled", and the user is us.
 _NOT_LOGGED_IN = (525, 530, 534, 535, 538)
@@ -46,6 +47,9 @@ class Blame(StrEnum):
     """Ours, for being too fast: nothing more through this provider for a moment."""
     ROUTE = "route"
     """The network's, the account's or its key's: nothing more until that is put right."""
+    CALL = "call"
+    """Nobody knows whose; the call could not even be made. A single one is this mail's fault, many
+    in a row are ours."""
     SENDER = "sender"
     """The provider does not accept the sending domain: nothing more from it for a moment. Other
     senders' mail goes on."""
@@ -64,8 +68,9 @@ class Phase(StrEnum):
 class Verdict:
     """The outcome of one hand-over of one message.
 
-    `retry_after` is in seconds and only ever set with RETRY. Unless the message itself is to
-    blame the attempt does not count, so that an outage does not use them up.
+    `retry_after` is in seconds and only ever set with RETRY, or in doubt where the provider has
+    asked for a pause since. Where it is somebody else's fault the attempt does not count, so that
+    an outage does not use them up.
     """
 
     outcome: Outcome
@@ -80,13 +85,15 @@ class Verdict:
 
     @property
     def is_plain_refusal(self) -> bool:
-        """Refused for good, and not by or because of the receiver: one is this mail's fault, many
-        in a row are ours."""
+        """Refused, and not by or because of the receiver: one is this mail's fault, many in a row
+        are ours."""
+        if self.blame == Blame.CALL:
+            return True
         return self.outcome == Outcome.PERMANENT and self.bounce is None and not self.own_fault
 
     @property
     def spares_attempt(self) -> bool:
-        return self.blame != Blame.MESSAGE
+        return self.outcome != Outcome.UNKNOWN and self.blame not in (Blame.MESSAGE, Blame.CALL)
 
     @property
     def stops_provider(self) -> bool:
@@ -118,11 +125,17 @@ def _verdict_of(error: BaseException, traits: Traits, posted: bool) -> Verdict:
         return _of_request(error, traits)
     if isinstance(error, AnymailRecipientsRefused):
         return Verdict(Outcome.PERMANENT, "the provider refused the recipient", own_fault=True)
-    if isinstance(error, AnymailError | ValueError) and not posted:
-        # While the request was being built: bad header, bad address, unsupported feature.
-        detail = f"cannot be expressed: {type(error).__name__}"
-        return Verdict(Outcome.PERMANENT, detail, own_fault=True)
+    if not posted:
+        return _of_unmade(error)
     return Verdict(Outcome.UNKNOWN, type(error).__name__)
+
+
+def _of_unmade(error: BaseException) -> Verdict:
+    """While the call was being put together: nobody was asked."""
+    name = type(error).__name__
+    if isinstance(error, AnymailError | ValueError):  # a header, an address, a missing feature
+        return Verdict(Outcome.PERMANENT, f"cannot be expressed: {name}", own_fault=True)
+    return Verdict(Outcome.RETRY, f"the call cannot be made: {name}", blame=Blame.CALL)
 
 
 def of_connection(error: BaseException) -> Verdict:
@@ -175,19 +188,24 @@ def of_smtp_fault(error: BaseException, *, in_doubt: bool) -> Verdict:
     return of_connection(error)
 
 
-def of_answer(
-    status: int, headers: Mapping[str, str], body: str, traits: Traits, *, code: str = ""
-) -> Verdict:
-    """The verdict for an HTTP answer that its backend did not take for success; `code` where the
-    error's code does not stand in the body."""
-    code = code or _code(body, traits)
+def of_answer(status: int, headers: Mapping[str, str], body: str, traits: Traits) -> Verdict:
+    """The verdict for an HTTP answer that its backend did not take for success. `headers` ignore
+    case."""
+    code = _code(headers, body, traits)
     answer = traits.codes.get(code)
     if answer is None and 200 <= status < 300:
-        # Anymail raises on a 2xx whose body it cannot read; the provider took the mail all the
-        # same, and tells its name for it in its webhooks.
-        return Verdict(Outcome.ACCEPTED, f"HTTP {status}")
+        if not code and _says_success(body, traits):
+            # Anymail raises on a 2xx whose body it cannot read; the provider took the mail all the
+            # same, and tells its name for it in its webhooks.
+            return Verdict(Outcome.ACCEPTED, f"HTTP {status}")
+        answer = Answer(Meaning.DOUBT)
     wait = retry_after(headers.get("Retry-After"))
     answer = answer or traits.statuses.get(status) or STATUSES.get(status) or _usual(status, wait)
+    if answer.meaning == Meaning.REFUSED and traits.code_at and _is_half(body):
+        # It was not taken, and why not would be in the other half: its code may mean "later".
+        answer = Answer(Meaning.LATER)
+    if answer.worded is not None and answer.worded[0] in body:
+        answer = Answer(answer.worded[1])
     return _verdict(answer, f"HTTP {status} {code}: {body}", wait)
 
 
@@ -257,20 +275,48 @@ def _of_request(error: AnymailRequestsAPIError, traits: Traits) -> Verdict:
     return of_answer(response.status_code, response.headers, body, traits)
 
 
-def _code(body: str, traits: Traits) -> str:
-    """The error code in the body; empty when there is none where it should be."""
-    if not traits.code_at or len(body) > _LONGEST_BODY:
-        return ""
+def _code(headers: Mapping[str, str], body: str, traits: Traits) -> str:
+    """The error's code; empty when there is none where it should be, or it is 0."""
+    if traits.code_header and (told := headers.get(traits.code_header)):
+        # Amazon's may have a name space before it and a URL behind.
+        return told.partition(":")[0].rpartition("#")[2]
+    found = _found(body, traits.code_at) if traits.code_at else None
+    return str(found)[:60] if found and isinstance(found, str | int) else ""
+
+
+def _says_success(body: str, traits: Traits) -> bool:
+    """Whether the body of a 2xx says that the mail was taken, where it is the body that says so."""
+    if traits.success is None:
+        return True
+    key, word = traits.success
+    return bool(_found(body, [key]) == word)
+
+
+def _is_half(body: str) -> bool:
+    """Whether it is the beginning of a JSON object, and no more."""
+    if not body.lstrip().startswith("{"):
+        return False
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return True
+    return False
+
+
+def _found(body: str, path: Sequence[str | int]) -> Any:
+    """What the path leads to in a JSON body; None when there is nothing, or no such body."""
+    if len(body) > _LONGEST_BODY:
+        return None
     try:
         found = json.loads(body)
-        for step in traits.code_at:
+        for step in path:
             found = found[step]
     except (ValueError, LookupError, TypeError, RecursionError):
-        return ""
-    return str(found)[:60] if isinstance(found, str | int) else ""
+        return None
+    return found
 
 
 def _excerpt(text: str) -> str:
-    """What may be stored and shown of a foreign text: one line, no addresses."""
+    """A foreign text as one line. It still has addresses and our secrets, see `calls.shown`."""
     printable = "".join(c if c.isprintable() else " " for c in text[:_LONGEST_EXCERPT])
-    return mask_addresses(" ".join(printable.split()))
+    return " ".join(printable.split())

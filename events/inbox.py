@@ -14,7 +14,7 @@ from django.db import connection
 from django.db.models import Case, F, Value, When
 from django.db.models.functions import Now
 
-from common.postgres import claim_rows
+from common.rows import claim_rows
 from events.models import Event
 from events.states import EventState, IgnoredReason
 

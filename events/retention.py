@@ -6,7 +6,7 @@ from datetime import timedelta
 from django.conf import settings
 from django.db.models.functions import Now
 
-from common.postgres import purge_received
+from common.retention import purge_received
 from events.idempotency import KEPT
 from events.models import Consumer, IdempotentReply, Rejection
 from events.states import EventState

@@ -12,7 +12,7 @@ from datetime import datetime
 from django.db import connection, transaction
 
 from common.addresses import Address, address_hash
-from common.postgres import lock_names
+from common.postgres import array, lock_names
 from suppression.mirror import mirror_added
 from suppression.models import Suppression
 from suppression.states import RANK, SuppressionReason
@@ -65,7 +65,7 @@ def suppressed_scopes(hashes: Iterable[bytes]) -> Mapping[bytes, frozenset[str]]
     """The scopes in which each of these addresses is suppressed now; absent = none. One query."""
     found: dict[bytes, set[str]] = {}
     with connection.cursor() as cursor:
-        cursor.execute(_IN_FORCE, [list(hashes)])
+        cursor.execute(_IN_FORCE, [array(hashes)])
         rows = cursor.fetchall()
     for digest, scope in rows:
         found.setdefault(bytes(digest), set()).add(scope)

@@ -1,4 +1,4 @@
-"""Outages: Redis that is away and comes back, PostgreSQL that drops our connection."""
+"""Outages: Redis that is away and comes back, PostgreSQL that drops our connection or is full."""
 
 import socket
 from collections.abc import Iterator
@@ -37,3 +37,21 @@ def drop_database_connection() -> None:
     }
     with psycopg.connect(**known, autocommit=True) as other:
         other.execute("SELECT pg_terminate_backend(%s, 5000)", [ours])
+
+
+@contextmanager
+def disk_full(table: str) -> Iterator[None]:
+    """Inside, PostgreSQL says of every insertion into the table that its disk is full."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION is_full() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE 'no space left on device' USING ERRCODE = 'disk_full'; END $$"
+        )
+        cursor.execute(
+            f"CREATE TRIGGER full_disk BEFORE INSERT ON {table} EXECUTE FUNCTION is_full()"
+        )
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP FUNCTION is_full CASCADE")

@@ -8,7 +8,7 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
 from common.addresses import Address
-from common.postgres import is_outage
+from common.outages import is_outage
 from delivery.bounces import BounceClass
 from delivery.models import Bounce
 from webhooks.feedback import Feedback, FeedbackKind, apply_feedback

@@ -19,6 +19,8 @@ import certifi
 
 from webhooks.guard import Deadline, Place, Unreachable, connect, place_of
 
+_PIECE_BYTES = 64 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -110,16 +112,23 @@ def _context(authorities: str) -> ssl.SSLContext:
 
 
 def _read(response: http.client.HTTPResponse, deadline: Deadline, most_bytes: int) -> Answer:
-    body, is_whole = b"", False
-    try:
-        body = response.read(most_bytes + 1)
+    body, is_whole = bytearray(), False
+    # Piece by piece: what came before the connection broke is kept.
+    with suppress(OSError, http.client.HTTPException, Unreachable):
+        while len(body) <= most_bytes and (piece := response.read1(_PIECE_BYTES)):
+            body += piece
         deadline.left()  # an end that we have made ourselves is none
-        is_whole = response.length in (None, 0) and len(body) <= most_bytes
-    except http.client.IncompleteRead as error:
-        body = error.partial
-    except (OSError, http.client.HTTPException, Unreachable):
-        is_whole = False
-    return Answer(response.status, response.headers, body[:most_bytes], is_whole)
+        is_whole = len(body) <= most_bytes and _is_at_its_end(response)
+    return Answer(response.status, response.headers, bytes(body[:most_bytes]), is_whole)
+
+
+def _is_at_its_end(response: http.client.HTTPResponse) -> bool:
+    """By its framing. Without any the end of the connection is the end; with one that cannot be
+    understood nobody knows."""
+    if response.length is not None:
+        return response.length == 0
+    is_framed = any(name in response.headers for name in ("Transfer-Encoding", "Content-Length"))
+    return bool(response.chunked) or not is_framed
 
 
 def _words(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """What is no longer kept of what came back."""
 
-from common.postgres import purge_received
+from common.retention import purge_received
 from webhooks.states import ReceiptState
 
 KEPT_DAYS = 90

@@ -18,7 +18,7 @@ from django.db.models.functions import Now
 from common.bell import ring
 from common.clock import now
 from common.ids import lease_owner
-from common.postgres import insist, is_outage
+from common.outages import insist, is_outage
 from common.steps import run_each
 from webhooks.adapters import MEGABYTE
 from webhooks.answers import apply_answers

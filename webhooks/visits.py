@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
-from common.postgres import is_outage
+from common.outages import is_outage
 from delivery.models import Message, Visit
 from delivery.states import Actor
 from webhooks.actors import NEAR, Judgement, Seen, judge

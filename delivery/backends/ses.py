@@ -1,90 +1,126 @@
-"""Anymail's SES backend without boto3's hidden retries: of a call that got no answer nobody knows
-what became of it, and boto3 would make it again."""
+"""Amazon SES, called as the other providers are: Anymail says what goes along with a mail, and the
+call is signed here. botocore, whose own client would repeat calls, finds the keys and the endpoint.
 
-import ssl
-import traceback
-from typing import Any, TypeGuard
+https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html
+"""
 
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from email.message import Message as Header
+from functools import cache
+from typing import Any
+
+import botocore.session
+import msgspec
 from anymail.backends import amazon_ses
-from anymail.exceptions import AnymailAPIError
-from botocore import exceptions as boto
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.exceptions import NoCredentialsError
 from django.conf import settings
-from django.core.mail import EmailMessage
 
-from delivery.backends.posting import Posting
-from delivery.providers import TRAITS
-from delivery.verdicts import HandoverError, Outcome, Verdict, of_answer, of_connection
+from delivery.backends.client import Request
+from delivery.backends.http import GuardedBackend
+from delivery.mime import head
 
-_NOT_REACHED = (
-    boto.ConnectTimeoutError,
-    boto.EndpointConnectionError,
-    boto.NoCredentialsError,
-    boto.PartialCredentialsError,
-    boto.ProxyConnectionError,
-)
+_PATH = "v2/email/outbound-emails"
 
 
-class SESBackend(Posting, amazon_ses.EmailBackend):
-    """`region_name`, `endpoint_url` and the keys as boto3 names them; all may be left to boto3's
+class SESPayload(amazon_ses.AmazonSESV2SendEmailPayload):
+    """Anymail's, around the bytes that are made already."""
+
+    def init_payload(self) -> None:
+        self.params: dict[str, Any] = {}
+        self.all_recipients: list[Any] = []
+        # Where Anymail puts metadata and tags.
+        self.mime_message = Header()
+
+    @property
+    def own_headers(self) -> Sequence[tuple[str, str]]:
+        """What goes along with the mail: metadata and tags."""
+        return self.mime_message.items()
+
+    @property
+    def body(self) -> bytes:
+        """The call, in JSON."""
+        raw = base64.b64encode(head(self.own_headers) + self.message.wire).decode()
+        return msgspec.json.encode({**self.params, "Content": {"Raw": {"Data": raw}}})
+
+    def parse_recipient_status(self, response: Any) -> Any:
+        return super().parse_recipient_status(msgspec.json.decode(response.content))
+
+
+class SESBackend(GuardedBackend, amazon_ses.EmailBackend):
+    """`region_name`, `endpoint_url` and the keys as boto3 names them; all may be left to botocore's
     own search (environment, instance role)."""
 
-    def __init__(self, *, fail_silently: bool = False, **options: Any) -> None:
-        config = Config(
-            retries={"total_max_attempts": 1, "mode": "standard"},
-            connect_timeout=min(10, settings.EMAIL_TIMEOUT),
-            read_timeout=settings.EMAIL_TIMEOUT,
+    payload_class = SESPayload
+
+    def __init__(self, *, fail_silently: bool = False, **options: str) -> None:
+        """Raises whatever the search for keys raises. It is made here, where a thread may wait for
+        it: those of a role expire, and new ones are asked for."""
+        super().__init__(fail_silently=fail_silently)
+        account = _account(**options)
+        self.api_url = account.url
+        self._signer = account.signer()
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        """The keys that were found."""
+        keys = self._signer.credentials
+        return [key for key in (keys.access_key, keys.secret_key, keys.token) if key]
+
+    def request(self, payload: SESPayload) -> Request:
+        """As `GuardedBackend`'s."""
+        return self.sealed(Request(f"{self.api_url}{_PATH}", self._own_headers, payload.body))
+
+    def sealed(self, request: Request) -> Request:
+        """Signed, for the next few minutes."""
+        headers = {"Content-Type": "application/json"}
+        signed = AWSRequest("POST", request.url, headers, request.body)
+        self._signer.add_auth(signed)
+        return Request(request.url, {**self._own_headers, **signed.headers}, request.body)
+
+
+@dataclass(frozen=True, slots=True)
+class _Account:
+    """Where its calls go, and who makes them."""
+
+    url: str
+    region: str
+    service: str
+    keys: Any
+
+    def signer(self) -> SigV4Auth:
+        """With the keys of now; raises whatever finding them raises."""
+        return SigV4Auth(self.keys.get_frozen_credentials(), self.service, self.region)
+
+
+@cache
+def _account(
+    *,
+    region_name: str,
+    endpoint_url: str = "",
+    aws_access_key_id: str = "",
+    aws_secret_access_key: str = "",
+) -> _Account:
+    session = botocore.session.Session()
+    # Of whoever is asked for a role's keys.
+    seconds = settings.EMAIL_TIMEOUT
+    session.set_default_client_config(
+        Config(
+            connect_timeout=min(10, seconds),
+            read_timeout=seconds,
+            retries={"total_max_attempts": 1},
         )
-        given = {name: value for name, value in options.items() if value}
-        super().__init__(fail_silently=fail_silently, client_params={"config": config, **given})
-
-    def parse_recipient_status(self, response: Any, payload: Any, message: EmailMessage) -> Any:
-        """As Anymail's; SES has taken what it answers to, in whatever shape."""
-        try:
-            return super().parse_recipient_status(response, payload, message)
-        except Exception as error:  # whatever shape: the call has succeeded
-            verdict = Verdict(Outcome.ACCEPTED, "an answer in another shape")
-            raise HandoverError(verdict) from error
-
-    def post_to_esp(self, payload: Any, message: EmailMessage) -> Any:
-        """As Anymail's; raises `HandoverError`."""
-        try:
-            return super().post_to_esp(payload, message)
-        except AnymailAPIError as error:
-            raise HandoverError(_verdict(error.__cause__)) from error
-
-
-def _is_of_handshake(cause: BaseException | None) -> TypeGuard[boto.SSLError]:
-    """Whether TLS did not come about. boto3 has one exception for that and for a connection that
-    breaks when the call has been written; only where it was raised tells which."""
-    if not isinstance(cause, boto.SSLError):
-        return False
-    origin: BaseException | None = cause
-    while origin is not None and not isinstance(origin, ssl.SSLError):
-        origin = origin.__cause__ or origin.__context__
-    frames = traceback.walk_tb(origin.__traceback__) if origin is not None else ()
-    return any(frame.f_code.co_name == "do_handshake" for frame, _ in frames)
-
-
-def _verdict(cause: BaseException | None) -> Verdict:
-    if isinstance(cause, _NOT_REACHED) or _is_of_handshake(cause):
-        return of_connection(cause)
-    if isinstance(cause, boto.ParamValidationError):
-        detail = "cannot be expressed: ParamValidationError"
-        return Verdict(Outcome.PERMANENT, detail, own_fault=True)
-    if not isinstance(cause, boto.ClientError):
-        return Verdict(Outcome.UNKNOWN, f"no answer: {type(cause).__name__}")
-    told = cause.response.get("Error", {})
-    text, code = str(told.get("Message", "")), str(told.get("Code", ""))
-    if code == "MessageRejected" and "not verified" in text:
-        # SES says this of a virus and of a sender it does not know; only its text tells which.
-        code = "MessageRejected.NotVerified"
-    about = cause.response.get("ResponseMetadata", {})
-    headers = {name.title(): value for name, value in about.get("HTTPHeaders", {}).items()}
-    return of_answer(
-        about.get("HTTPStatusCode", 500),
-        headers,
-        text,
-        TRAITS["ses"],
-        code=code,
     )
+    if aws_access_key_id:
+        session.set_credentials(aws_access_key_id, aws_secret_access_key)
+    client = session.create_client("sesv2", region_name, endpoint_url=endpoint_url or None)
+    url, service = client.meta.endpoint_url, client.meta.service_model.signing_name
+    client.close()
+    keys = session.get_credentials()
+    if keys is None:
+        raise NoCredentialsError  # which is not remembered: the next one looks again
+    return _Account(f"{url.rstrip('/')}/", region_name, service, keys)

@@ -33,7 +33,7 @@ class Migration(migrations.Migration):
                     "backend",
                     models.CharField(
                         choices=[
-                            ("configured", "As configured (EMAIL_URL, config file, else sandbox)"),
+                            ("configured", "As configured (EMAIL_URL, else the config file)"),
                             ("sandbox", "Sandbox inbox"),
                             ("smtp", "SMTP server (URL in the env variable)"),
                             ("postmark", "Postmark"),

@@ -17,7 +17,7 @@ class Provider(models.Model):
     class Backend(models.TextChoices):
         """`configured` follows EMAIL_URL and the config file; the others are what they say."""
 
-        CONFIGURED = "configured", _("As configured (EMAIL_URL, config file, else sandbox)")
+        CONFIGURED = "configured", _("As configured (EMAIL_URL, else the config file)")
         SANDBOX = "sandbox", _("Sandbox inbox")
         SMTP = "smtp", _("SMTP server (URL in the env variable)")
         POSTMARK = "postmark", "Postmark"

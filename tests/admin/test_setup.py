@@ -49,7 +49,8 @@ def test_provider_takes_a_variables_name_and_no_secret(
         ("mailjet", "51", False),
         ("smtp", "1", True),
         ("smtp", "2", False),
-        ("mailgun", "2", False),
+        ("ses", "51", False),
+        ("sparkpost", "2", False),
     ],
 )
 def test_provider_gets_no_more_mails_per_call_than_it_takes(

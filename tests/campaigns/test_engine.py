@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
@@ -15,7 +15,7 @@ from campaigns.timers import wake_batch
 from common.clock import now, to_milliseconds
 from contacts.models import Contact
 from delivery.models import Message
-from events.inbox import bury_killers, claim_events
+from events.inbox import MAX_ATTEMPTS, bury_killers, claim_events
 from events.models import Event
 from events.services import submit
 from events.wire import EventIn
@@ -26,7 +26,7 @@ from tests.factories import (
     EventTypeFactory,
     event_in,
 )
-from tests.outage import drop_database_connection
+from tests.outage import disk_full, drop_database_connection
 
 pytestmark = pytest.mark.django_db
 
@@ -335,7 +335,32 @@ def test_batch_whose_database_is_lost_comes_again_at_once_and_counts_no_attempt(
         return process_as_usual(events, owner)
 
     monkeypatch.setattr(engine, "_process", lose_it_once)
-    assert engine.process_batch(limit=10) == 3
+    with pytest.raises(OperationalError):
+        engine.process_batch(limit=10)
     assert set(Event.objects.values_list("state", "attempts", "error")) == {("pending", 0, "")}
     assert engine.process_batch(limit=10) == 3
     assert Message.objects.count() == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_events_wait_for_a_full_disk_and_count_no_attempt() -> None:
+    CampaignFactory()
+    submit([event_in(f"e{n}") for n in range(3)])
+    with disk_full("delivery_message"):
+        for _ in range(MAX_ATTEMPTS):
+            with pytest.raises(OperationalError):
+                engine.drain(budget=10)
+        assert set(Event.objects.values_list("state", "attempts", "error")) == {("pending", 0, "")}
+    process()
+    assert Message.objects.count() == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_timers_wait_for_a_full_disk_and_count_no_attempt(cart_campaign: object) -> None:
+    submit([cart("e1")])
+    process()
+    with disk_full("delivery_message"), pytest.raises(OperationalError):
+        ring_timers()
+    assert Enrollment.objects.values_list("state", "attempts", "error").get() == ("waiting", 0, "")
+    ring_timers()
+    assert Message.objects.count() == 1

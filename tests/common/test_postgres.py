@@ -1,125 +1,56 @@
-"""What is done when PostgreSQL drops a connection, or goes by what it knew of an empty table."""
+"""How PostgreSQL reads our arrays."""
 
-from collections.abc import Callable, Iterator
+import math
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
-from celery import signals
-from django.db import Error, OperationalError, connection, transaction
+from django.db import DataError, connection
 
-from common.postgres import claim_rows, insist, is_outage
-from events.models import EventType
-from tests.outage import drop_database_connection
+from common.postgres import array
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
+
+_TEXTS = [
+    "",
+    "NULL",
+    "null",
+    None,
+    "a,b",
+    "{}",
+    '"',
+    "\\",
+    '\\"',
+    "'",
+    "%s",
+    " x ",
+    "\n\r\t",
+    "ä€😀",
+]
+_ARRAYS: list[tuple[str, list[Any]]] = [
+    ("text", []),
+    ("text", _TEXTS),
+    ("text", ["".join(text for text in _TEXTS if text)]),
+    ("int", [0, -1, 2**31 - 1, None]),
+    ("bigint", [2**63 - 1, -(2**63)]),
+    ("bool", [True, False, None]),
+    ("float8", [0.1, -1e300, math.inf, 5e-324]),
+    ("uuid", [uuid4(), UUID(int=0), None]),
+    ("bytea", [b"", b"\x00\\\"'", bytes(range(256)), None]),
+]
 
 
-@pytest.fixture(autouse=True)
-def _live_connection_afterwards(transactional_db: None) -> Iterator[None]:
-    yield
-    connection.close()
-
-
-def ask() -> int:
+@pytest.mark.parametrize(("kind", "values"), _ARRAYS)
+def test_array_reaches_the_database_as_it_was(kind: str, values: list[Any]) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT 1")
-        return int(cursor.fetchone()[0])
+        cursor.execute(f"SELECT %s::{kind}[], %s::{kind}[]", [array(values), values])
+        ours, theirs = cursor.fetchone()
+    assert ours == theirs == values
 
 
-def failure(work: Callable[[], object]) -> Exception:
-    with pytest.raises(Error) as caught:
-        work()
-    return caught.value
-
-
-def test_outage_is_told_from_a_refused_statement() -> None:
-    def cut_off() -> None:
-        drop_database_connection()
-        ask()
-
-    def cut_off_in_a_transaction() -> None:
-        with transaction.atomic():
-            cut_off()
-
-    assert not is_outage(failure(lambda: connection.cursor().execute("SELECT 1/0")))
-    assert is_outage(failure(cut_off))
-    assert is_outage(failure(ask))
-    connection.close()
-    assert is_outage(failure(cut_off_in_a_transaction))
-    assert not is_outage(RuntimeError())
-
-
-def test_nobody_there_is_an_outage() -> None:
-    connection.close()
-    port = connection.settings_dict["PORT"]
-    connection.settings_dict["PORT"] = "1"
-    try:
-        assert is_outage(failure(ask))
-    finally:
-        connection.settings_dict["PORT"] = port
-
-
-def test_insisting_gets_it_done_on_a_new_connection() -> None:
-    calls: list[str] = []
-    ask()
-    drop_database_connection()
-    assert insist(ask, meanwhile=lambda: calls.append("noted")) == 1
-    assert calls == ["noted"]
-    assert insist(ask, meanwhile=lambda: calls.append("not called")) == 1
-    assert calls == ["noted"]
-
-
-def test_insisting_does_not_repeat_what_the_database_refuses() -> None:
-    attempts = 0
-
-    def timed_out() -> None:
-        nonlocal attempts
-        attempts += 1
-        with connection.cursor() as cursor:
-            cursor.execute("SET statement_timeout = 10")
-            try:
-                cursor.execute("SELECT pg_sleep(5)")
-            finally:
-                cursor.execute("RESET statement_timeout")
-
-    with pytest.raises(OperationalError):
-        insist(timed_out)
-    assert attempts == 1
-
-
-def test_worker_starts_a_task_on_a_connection_that_lives() -> None:
-    ask()
-    drop_database_connection()
-    signals.task_prerun.send(sender=None)
-    assert ask() == 1
-
-
-_NOTHING = "UPDATE events_eventtype SET name = name WHERE false RETURNING *"
-
-
-def test_foreign_keys_are_checked_by_index_although_the_table_was_empty_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("CREATE TABLE whole (id int PRIMARY KEY)")
-        cursor.execute("CREATE TABLE part (whole_id int REFERENCES whole)")
-        try:
-            cursor.execute("ANALYZE whole")
-            cursor.execute("INSERT INTO whole SELECT generate_series(1, 10)")
-            # From the sixth time on a plan is kept.
-            for number in range(1, 9):
-                cursor.execute("INSERT INTO part VALUES (%s)", [number])
-            cursor.execute("INSERT INTO whole SELECT generate_series(11, 20000)")
-            before = _read_row_by_row("whole")
-            monkeypatch.setattr("common.postgres._planned_at", 0.0)
-            claim_rows(EventType, _NOTHING, {})
-            cursor.execute("INSERT INTO part SELECT generate_series(19901, 20000)")
-            assert _read_row_by_row("whole") - before < 20_000
-        finally:
-            cursor.execute("DROP TABLE part, whole")
-
-
-def _read_row_by_row(table: str) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_stat_force_next_flush()")
-        cursor.execute("SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = %s", [table])
-        return int(cursor.fetchone()[0])
+def test_array_takes_no_more_than_the_database_does() -> None:
+    with pytest.raises(TypeError):
+        array([Decimal(1)])
+    with pytest.raises((DataError, ValueError)), connection.cursor() as cursor:
+        cursor.execute("SELECT %s::text[]", [array(["a\x00b"])])

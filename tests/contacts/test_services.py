@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from common.addresses import parse_address
 from contacts.models import Consent, Contact, Subscription
-from contacts.services import Identity, record_consent, resolve_contacts
+from contacts.services import Identity, recipients, record_consent, resolve_contacts
 from contacts.states import ConsentState
+from tests.delivery.plans import scanned
 from tests.factories import ContactFactory, TopicFactory
 
 pytestmark = pytest.mark.django_db
@@ -102,3 +104,34 @@ def test_consent_appends_to_the_ledger_and_moves_the_subscription() -> None:
         ("withdrawn", "page"),
         ("granted", "form"),
     ]
+
+
+@pytest.mark.parametrize("is_counted", [False, True])
+def test_recipients_are_read_without_everybody_elses_subscriptions(is_counted: bool) -> None:
+    contact, topic = ContactFactory.create(), TopicFactory.create()
+    record_consent(contact, topic, ConsentState.GRANTED, source="test")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO contacts_contact (email, name, attributes, region, is_active, locale,"
+            " may_track, do_not_share) SELECT '', '', '{}', '', true, '', false, false"
+            " FROM generate_series(1, 20000)"
+        )
+        cursor.execute(
+            "INSERT INTO contacts_subscription (contact_id, topic_id, state)"
+            " SELECT id, %s, 'granted' FROM contacts_contact WHERE id <> %s",
+            [topic.pk, contact.pk],
+        )
+        cursor.execute(
+            "INSERT INTO contacts_consent (contact_id, purpose, topic_id, state, source, evidence)"
+            " SELECT contact_id, 'mail', topic_id, state, 'test', '' FROM contacts_subscription"
+            " WHERE contact_id <> %s",
+            [contact.pk],
+        )
+        if is_counted:
+            cursor.execute("ANALYZE contacts_contact, contacts_subscription")
+    ids = [contact.pk, *Contact.objects.exclude(pk=contact.pk).values_list("pk", flat=True)[:200]]
+    with CaptureQueriesContext(connection) as queries:
+        found = recipients(ids, subscriptions=True)
+    assert found[contact.pk].subscriptions == {topic.pk: ConsentState.GRANTED}
+    assert len(found) == 201
+    assert "contacts_subscription" not in scanned(queries[0]["sql"])

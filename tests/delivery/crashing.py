@@ -26,8 +26,8 @@ POINTS = {
     "before the promise": ("delivery.transitions", "dispatch", "before"),
     "promised, not committed": ("delivery.transitions", "dispatch", "after"),
     "promised": ("delivery.engine", "hand_over", "before"),
-    "begun": ("delivery.offering", "requested", "before"),
-    "answered": ("delivery.offering", "answered", "after"),
+    "begun": ("delivery.backends.http.GuardedBackend", "request", "before"),
+    "answered": ("delivery.offering", "shown", "before"),
     "not recorded": ("delivery.engine", "record", "before"),
     "recorded": ("delivery.engine", "record", "after"),
 }

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 from uuid import UUID
 
 from tests.delivery.ledger import Ledger, messages_in
@@ -151,7 +152,7 @@ class FakeESP(ThreadingHTTPServer):
     @property
     def calls(self) -> list[Any]:
         """What was asked, decoded."""
-        return [json.loads(body) for _, body in self.requests]
+        return [call_in(body) for _, body in self.requests]
 
     def next_answer(self) -> Answer:
         with self._lock:
@@ -161,10 +162,15 @@ class FakeESP(ThreadingHTTPServer):
         with self._lock:
             if key in self._keys:
                 return
-            for message_id in messages_in(_decoded(body)) - but:
+            for message_id in messages_in(mail_in(body)) - but:
                 self.book.take(message_id, body, key)
             if key:
                 self._keys.add(key)
+
+    def forget_keys(self) -> None:
+        """From here on a call under a key that was used is a call like the first."""
+        with self._lock:
+            self._keys.clear()
 
     def get_request(self) -> Any:
         self.connections += 1
@@ -174,13 +180,22 @@ class FakeESP(ThreadingHTTPServer):
         """Clients that are cut off are what this server is for."""
 
 
+def call_in(body: bytes) -> Any:
+    """What a call says, in JSON or as a form."""
+    try:
+        return json.loads(body)
+    except ValueError:
+        return parse_qs(body.decode(), keep_blank_values=True, strict_parsing=True)
+
+
 def _key(headers: Mapping[str, str], body: bytes) -> str:
     """Resend's is an HTTP header, Brevo's one of the mail; nobody else has any."""
     found = re.search(rb'"idempotencyKey": *"([^"]+)"', body)
     return found[1].decode() if found else headers.get("Idempotency-Key") or ""
 
 
-def _decoded(body: bytes) -> bytes:
+def mail_in(body: bytes) -> bytes:
+    """The mail of a call that has it in Base64, else the call."""
     try:
         raw = json.loads(body)["Content"]["Raw"]["Data"]
     except (ValueError, LookupError, TypeError):

@@ -16,7 +16,11 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 from uuid import UUID
 
-_OURS = re.compile(rb"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.[0-9a-f]{8}(?:@|%40)")
+_UUID = rb"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+_NAMES = (
+    re.compile(_UUID + rb"\.[0-9a-f]{8}(?:@|%40)"),
+    re.compile(rb"message_uuid[^0-9a-f]+" + _UUID),
+)
 
 
 class Taken(NamedTuple):
@@ -76,8 +80,8 @@ def read_ledger(path: Path) -> list[Taken]:
 
 
 def messages_in(mail: bytes) -> set[UUID]:
-    """The messages whose Message-ID stands in what was handed over."""
-    return {UUID(found.decode()) for found in _OURS.findall(mail)}
+    """The messages whose Message-ID or metadata stands in what was handed over."""
+    return {UUID(found.decode()) for name in _NAMES for found in name.findall(mail)}
 
 
 def _parsed(lines: bytes) -> list[Taken]:

@@ -6,6 +6,7 @@ import signal
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 
 from delivery.engine import drain
@@ -59,12 +60,18 @@ def sizes_known(esp: Any, kind: str) -> list[int]:
     return [] if not esp.requests[0][1] else sizes(esp, kind)
 
 
+UNREAD = {
+    "half an answer": Answer(200, '{"data": [', takes=True),
+    "an answer about nobody": Answer(201, '{"data": [], "messageIds": []}', takes=True),
+}
+
+
 @keyed_kind
-@pytest.mark.parametrize("name", DOUBTS)
+@pytest.mark.parametrize("name", [*DOUBTS, *UNREAD])
 def test_call_with_a_key_is_made_again_at_once_and_is_the_same(kind: str, name: str) -> None:
     with fake_esp(kind) as esp:
         esp.usual = taking(kind)
-        esp.script = [DOUBTS[name], DOUBTS[name]]
+        esp.script = [{**DOUBTS, **UNREAD}[name]] * 2
         messages = newsletter(esp, kind, 9)
         deliver()
         assert len(esp.requests) == 3
@@ -88,6 +95,75 @@ def test_mails_of_a_call_that_stays_without_an_answer_are_not_sent_alone(kind: s
         assert len(esp.requests) == 3
         assert set(esp.ledger.values()) == {1}
     assert states() == {"unknown": 9}
+
+
+def _leaves(handler: Any) -> None:
+    """Whoever calls again finds nobody."""
+    handler.server.shutdown()
+    handler.server.server_close()
+    fakeesp.reset(handler)
+
+
+TURNED_AWAY = {
+    "slower": [Answer(502, "oops", takes=True), Answer(429, "slower", {"Retry-After": "30"})],
+    "later": [Answer(502, "oops", takes=True), Answer(503, "later", {"Retry-After": "30"})],
+    "no key": [Answer(takes=True, do=fakeesp.reset), Answer(401, "who are you?")],
+    "nobody": [Answer(takes=True, do=_leaves)],
+    "refused": [Answer(502, "oops", takes=True), Answer(422, "what?"), Answer(422, "what?")],
+}
+
+
+@keyed_kind
+@pytest.mark.parametrize("how", TURNED_AWAY)
+def test_repeated_call_that_is_turned_away_leaves_the_first_in_doubt(kind: str, how: str) -> None:
+    with fake_esp(kind) as esp:
+        esp.usual = taking(kind)
+        esp.script = list(TURNED_AWAY[how])
+        newsletter(esp, kind, 9)
+        deliver()
+        assert states() == {"unknown": 9}
+        if how != "nobody":
+            time_passes()
+            deliver()
+        assert set(esp.ledger.values()) == {1}
+        keys = {headers.get("Idempotency-Key") for headers, _ in esp.requests}
+        assert len(keys) == 1
+    # One call, however many mails it carried.
+    assert Circuit.objects.get().failures <= 1
+
+
+@keyed_kind
+@pytest.mark.parametrize("how", ["slower", "later", "no key", "nobody"])
+def test_what_turns_a_repeated_call_away_holds_for_the_provider(kind: str, how: str) -> None:
+    with fake_esp(kind) as esp:
+        esp.usual = taking(kind)
+        esp.script = list(TURNED_AWAY[how])
+        newsletter(esp, kind, 18, batch_size=9)
+        deliver()
+        assert len(esp.requests) == len(TURNED_AWAY[how])
+    assert states()["unknown"] == 9
+    assert states()["sent"] == 0
+    if how != "nobody":
+        # What it said last is why it is left alone.
+        assert str(TURNED_AWAY[how][-1].status) in Circuit.objects.get().reason
+
+
+@pytest.mark.audited(except_={"I3"}, why="twice is what was asked for")
+@keyed_kind
+def test_whoever_prefers_twice_gets_it_a_few_times_at_most(kind: str, settings: Any) -> None:
+    config = settings.EMAILAUTO
+    on_unknown = msgspec.structs.replace(config.provider.on_unknown, marketing="resend")
+    provider = msgspec.structs.replace(config.provider, on_unknown=on_unknown)
+    settings.EMAILAUTO = msgspec.structs.replace(config, provider=provider)
+    with fake_esp(kind) as esp:
+        newsletter(esp, kind, 2)
+        for _ in range(9):
+            esp.script = list(TURNED_AWAY["slower"])
+            deliver()
+            time_passes()
+            esp.forget_keys()  # in other company the call has another one
+        assert max(esp.ledger.values()) <= settings.EMAILAUTO.provider.retry.max_attempts
+    assert states() == {"unknown": 2}
 
 
 @keyed_kind
@@ -185,7 +261,7 @@ def test_every_bound_is_within_the_providers_limit() -> None:
         if traits.batch is None:
             assert traits.no_batch
         else:
-            assert 1 < traits.batch.in_doubt <= traits.batch.messages
+            assert 1 <= traits.batch.in_doubt <= traits.batch.messages
             assert not traits.no_batch
     assert {kind for kind, traits in TRAITS.items() if traits.batch} == set(KINDS)
     assert {k for k in KINDS if TRAITS[k].idempotent_seconds} == set(KEYED)

@@ -12,6 +12,7 @@ import requests
 from delivery.backends import client as module
 from delivery.backends.client import Client, Request
 from delivery.verdicts import Blame, HandoverError, Outcome
+from tests.delivery import fakeesp
 from tests.delivery.fakeesp import Answer, FakeESP, fake_esp
 
 
@@ -158,6 +159,36 @@ def test_server_that_does_not_take_the_connection_leaves_no_doubt(
             one.close()
     assert isinstance(error, HandoverError)
     assert error.verdict.outcome == Outcome.RETRY
+
+
+def test_timeout_is_that_of_the_moment_of_the_call(http: Client, settings: Any) -> None:
+    with fake_esp() as esp:
+        posted(http, esp.url)
+        settings.EMAIL_TIMEOUT = 0.2
+        esp.script = [Answer(seconds=3)]
+        (error,) = posted(http, esp.url)
+    assert isinstance(error, HandoverError)
+    assert error.verdict.outcome == Outcome.UNKNOWN
+
+
+@pytest.mark.parametrize("flood", [fakeesp.endless, fakeesp.gzip_bomb])
+def test_answer_that_is_too_large_is_cut_off(http: Client, flood: Any) -> None:
+    with fake_esp() as esp:
+        esp.script = [Answer(do=flood)]
+        (answer,) = posted(http, esp.url)
+    assert isinstance(answer, requests.Response)
+    assert answer.status_code == 200
+    assert set(answer.content) == {ord("x")}
+    assert len(answer.content) <= module.MOST_BYTES
+
+
+def test_connection_with_the_rest_of_an_answer_is_not_used_again(http: Client) -> None:
+    with fake_esp() as esp:
+        esp.script = [Answer(do=fakeesp.endless)]
+        _, answer = posted(http, esp.url, times=2)
+        assert esp.connections == 2
+    assert isinstance(answer, requests.Response)
+    assert answer.json()["MessageID"] == "esp-1"
 
 
 def test_compressed_answer_is_read_although_nobody_asked_for_one(http: Client) -> None:

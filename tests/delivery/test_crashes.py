@@ -15,8 +15,8 @@ import pytest
 from django.db.models.functions import Now
 
 from delivery import recovery, statements
-from delivery.engine import drain
-from delivery.models import Attempt, Message
+from delivery.engine import deliver_batch, drain
+from delivery.models import Attempt, Circuit, Message
 from tests.delivery import crashing
 from tests.delivery.fakeesp import Answer, FakeESP, fake_esp
 from tests.factories import MessageFactory, ProviderFactory, SenderFactory
@@ -89,6 +89,50 @@ def test_killed_worker_loses_and_doubles_nothing(esp: FakeESP, point: str) -> No
     assert len(esp.ledger) >= COUNT - doubts
     sent = set(Message.objects.filter(state="sent").values_list("pk", flat=True))
     assert sent <= set(esp.ledger)
+
+
+def five_messages_to_the_sandbox() -> None:
+    sandbox = SenderFactory(provider=ProviderFactory(key="sandbox", backend="sandbox"))
+    MessageFactory.create_batch(COUNT, sender=sandbox)
+
+
+@pytest.mark.audited(except_={"I10"}, why="there is no room for a thread")
+def test_provider_whose_calls_cannot_be_begun_costs_the_others_nothing(
+    esp: FakeESP, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: Any) -> Any:
+        raise RuntimeError("can't start new thread")
+
+    five_messages(esp)
+    five_messages_to_the_sandbox()
+    with monkeypatch.context() as patched:
+        patched.setattr("delivery.backends.client.client._loop", None)
+        patched.setattr("delivery.backends.client.threading.Thread.start", fails)
+        deliver_batch("transactional", limit=2 * COUNT)
+    found = Counter(Message.objects.values_list("state", flat=True))
+    assert found == {"sent": COUNT, "retry": 1, "queued": COUNT - 1}
+    Circuit.objects.update(open_until=None)
+    assert others_take_over() == {"sent": 2 * COUNT}
+    assert set(esp.ledger.values()) == {1}
+
+
+@pytest.mark.audited(except_={"I10"}, why="the handing over is made to fail")
+def test_outcomes_are_recorded_although_another_providers_hand_over_ends_with_an_error(
+    esp: FakeESP, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    five_messages_to_the_sandbox()
+    five_messages(esp)
+    with monkeypatch.context() as patched:
+        patched.setattr("delivery.httprun.HttpRun.all_of_it", fails)
+        with pytest.raises(ZeroDivisionError):
+            deliver_batch("transactional", limit=2 * COUNT)
+    found = Counter(Message.objects.values_list("state", flat=True))
+    assert found == {"sent": COUNT, "dispatching": COUNT}
+    assert others_take_over() == {"sent": 2 * COUNT}
+    assert set(esp.ledger.values()) == {1}
 
 
 def test_k10_killed_with_half_the_body_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,18 @@
 """Delivery: due messages in, mails out, every outcome recorded."""
 
 import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pkgutil import resolve_name
 from typing import Any
 
 import pytest
-from django.db import DataError, OperationalError, connection
+from django.db import DataError, OperationalError, connection, transaction
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
-from common.addresses import parse_address
+from common.addresses import address_hash, parse_address
 from common.valkey import redis_client
 from contacts.models import Contact
 from contacts.services import record_consent
@@ -20,8 +22,9 @@ from delivery import recovery, transitions
 from delivery.engine import deliver_batch, drain
 from delivery.models import Attempt, Message, SandboxMail, Sender, Switch
 from delivery.services import replay_messages, resume_sending, stop_sending
+from delivery.statements import MAX_CRASHES
 from delivery.states import Stream
-from suppression.services import SuppressionRequest, suppress_addresses
+from suppression.services import SuppressionRequest, lock_addresses, suppress_addresses
 from suppression.states import SuppressionReason
 from tests.factories import (
     MessageFactory,
@@ -30,7 +33,7 @@ from tests.factories import (
     TemplateFactory,
     TopicFactory,
 )
-from tests.outage import drop_database_connection
+from tests.outage import disk_full, drop_database_connection
 
 pytestmark = pytest.mark.django_db
 
@@ -266,6 +269,52 @@ def test_batch_whose_database_is_lost_before_the_hand_over_is_due_again_at_once(
     deliver()
     assert states() == [("sent", "")] * 3
     assert SandboxMail.objects.count() == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_mail_waits_for_a_full_disk_however_often_it_is_tried() -> None:
+    MessageFactory.create_batch(3, sender=SenderFactory(provider=ProviderFactory(hourly_cap=100)))
+    with disk_full("delivery_quota"):
+        for _ in range(MAX_CRASHES):
+            with pytest.raises(OperationalError):
+                deliver_batch(Stream.TRANSACTIONAL, limit=10)
+        assert set(Message.objects.values_list("state", "crashes")) == {("queued", 0)}
+    deliver()
+    assert states() == [("sent", "")] * 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_mail_waits_for_whoever_holds_its_address_and_keeps_no_other_from_it() -> None:
+    held, *others = MessageFactory.create_batch(3)
+    digest = address_hash(held.contact.email_normalized or "")
+    holding, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            lock_addresses([digest], shared=False)
+            holding.set()
+            done.wait(30)
+        connection.close()
+
+    with ThreadPoolExecutor() as pool:
+        holder = pool.submit(hold)
+        try:
+            assert holding.wait(10)
+            with connection.cursor() as cursor:
+                cursor.execute("SET lock_timeout = '50ms'")
+            for _ in range(2 * MAX_CRASHES):
+                for limit, crashed in ((10, False), *[(1, True)] * 3):
+                    with contextlib.suppress(OperationalError):
+                        deliver_batch(Stream.TRANSACTIONAL, limit=limit, crashed=crashed)
+                Message.objects.filter(state="queued").update(due_at=Now())
+            assert states(pk=held.pk) == [("queued", "")]
+            assert states(pk__in=[message.pk for message in others]) == [("sent", "")] * 2
+        finally:
+            done.set()
+        holder.result(10)
+    connection.close()
+    deliver()
+    assert states() == [("sent", "")] * 3
 
 
 @pytest.mark.django_db(transaction=True)

@@ -71,6 +71,16 @@ def test_any_server_takes_the_bytes(subject: str, text: str) -> None:
 
 
 @given(subject=LONG_LINE)
+def test_no_encoded_word_is_longer_than_allowed(subject: str) -> None:
+    head = alternative([("Subject", subject + "é")], text="", html="", token="ab12").split(b"MIME")[
+        0
+    ]
+    lines = head.split(b"\r\n")
+    assert max(len(word) for line in lines for word in line.split(b" ")) <= 75  # RFC 2047 §2
+    assert max(map(len, lines)) <= 76
+
+
+@given(subject=LONG_LINE)
 def test_subject_comes_back_as_it_was(subject: str) -> None:
     message = parsed(alternative([("Subject", subject)], text="", html="", token="ab12"))
     # A reader drops the white space around a value, and a fold stands for one space.

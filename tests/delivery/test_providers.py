@@ -1,17 +1,19 @@
 """Every provider's backend, through the engine, against a server that answers as it does."""
 
 import json
+from email import message_from_bytes
+from email.header import decode_header, make_header
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from delivery.engine import drain
-from delivery.models import Attempt, Message
-from delivery.providers import TRAITS
-from delivery.routes import RouteError, route_of
+from delivery.models import Attempt, Message, Sender
+from delivery.providers import TRAITS, Traits
+from delivery.routes import Route, RouteError, route_of
 from tests.delivery import fakeesp
-from tests.delivery.fakeesp import ADDRESS, Answer, FakeESP, fake_esp
+from tests.delivery.fakeesp import ADDRESS, Answer, FakeESP, fake_esp, mail_in
 from tests.factories import ContactFactory, MessageFactory, ProviderFactory, SenderFactory
 
 pytestmark = pytest.mark.django_db
@@ -54,6 +56,23 @@ def test_mail_is_taken_and_its_name_there_is_kept(kind: str) -> None:
     if kind not in ("ses", "mailgun", "mailjet"):
         assert keys[0] in " ".join(headers.values())
     assert b"secret-of" not in body
+
+
+@pytest.mark.parametrize("kind", TRAITS)
+@pytest.mark.parametrize("name", ["Größe & Söhne", "株式会社" * 12])
+def test_provider_is_told_the_senders_name_as_people_read_it(kind: str, name: str) -> None:
+    with fake_esp(kind) as esp:
+        message = message_through(esp, kind)
+        Sender.objects.filter(pk=message.sender_id).update(name=name, email="shop@example.com")
+        assert deliver().state == "sent"
+        ((_, body),), (call,) = esp.requests, esp.calls
+    if kind == "ses":
+        written = message_from_bytes(mail_in(body))["From"]
+        assert str(make_header(decode_header(written))) == f"{name} <shop@example.com>"
+        return
+    said = json.dumps(call, ensure_ascii=False)
+    assert name in said
+    assert "=?utf-8" not in said
 
 
 @pytest.mark.parametrize("kind", TRAITS)
@@ -103,6 +122,19 @@ def test_status_of_each_provider_decides(kind: str, answer: Answer, state: str) 
             "retry",
             "",
         ),
+        (
+            "postal",
+            Answer(200, {"status": "error", "data": {"code": "SomethingNew"}}),
+            "unknown",
+            "outcome_unknown",
+        ),
+        (
+            "postal",
+            Answer(200, {"status": "parameter-error", "data": {"message": "?"}}),
+            "unknown",
+            "outcome_unknown",
+        ),
+        ("postmark", Answer(200, {"ErrorCode": 999, "Message": "?"}), "unknown", "outcome_unknown"),
         (
             "mailjet",
             Answer(200, {"Messages": [{"Status": "error", "Errors": [{"ErrorCode": "x"}]}]}),
@@ -183,7 +215,6 @@ def test_secret_that_is_missing_or_one_too_many_is_told(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("kind", "body"),
     [
-        ("mailjet", {"Messages": []}),
         ("mailjet", {"Messages": [{"Status": "success"}]}),
         ("mailjet", {"Messages": [{"Status": "success", "To": []}]}),
         ("postal", {"status": "success", "data": {"messages": {}}}),
@@ -197,6 +228,31 @@ def test_e10_success_that_does_not_name_the_recipient_is_success(kind: str, body
         message = deliver()
     assert message.state == "sent", message.detail
     assert esp.ledger == {message.pk: 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("postal", ""),
+        ("postal", '{"status": "suc'),
+        ("postal", {}),
+        ("mailjet", ""),
+        ("mailjet", '{"Messages": [{"Sta'),
+        ("mailjet", {}),
+        ("mailjet", {"Messages": []}),
+        ("mailjet", {"Messages": [{"Status": "queued?"}]}),
+        ("mailjet", {"Messages": [{"Status": "error", "Errors": [{"StatusCode": 200}]}]}),
+    ],
+)
+def test_e10_success_is_a_doubt_where_the_body_decides_and_does_not_say_it(
+    kind: str, body: Any
+) -> None:
+    with fake_esp(kind) as esp:
+        esp.script = [Answer(200, body)]
+        message_through(esp, kind)
+        message = deliver()
+    assert (message.state, message.esp_id) == ("unknown", "")
+    assert len(esp.requests) == 1
 
 
 @pytest.mark.parametrize("kind", TRAITS)
@@ -225,6 +281,11 @@ def test_secret_with_an_odd_character_fails_no_mail_and_is_not_told(
     assert (message.state, message.failures) == ("retry", 0), message.detail
     assert NAMES[kind][0] in message.detail
     assert secret not in message.detail
+
+
+def test_secret_that_is_part_of_another_does_not_leave_its_rest() -> None:
+    route = Route(Traits("some.backend"), {"username": "shopmail", "password": "shopmail-2026"})
+    assert route.redacted("535 shopmail, shopmail-2026") == "535 ***, ***"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
-from common.postgres import insist
+from common.outages import insist
 from delivery import departures, recovery
 from delivery.engine import deliver_batch, drain
 from delivery.models import Message, Quota, SandboxMail

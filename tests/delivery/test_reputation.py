@@ -26,7 +26,8 @@ from delivery.models import (
 )
 from delivery.rates import at_least
 from delivery.reputation import Finding, Level, finding, judge
-from delivery.services import resume_sending, stop_sending
+from delivery.routes import SANDBOX
+from delivery.services import mark_unknown_sent, resume_sending, stop_sending
 from delivery.tallies import Counts
 from tests.factories import MessageFactory, ProviderFactory, SenderFactory
 
@@ -240,6 +241,96 @@ def test_provider_with_too_many_doubts_is_stopped() -> None:
     sent(100, "c", provider=provider)
     judge()
     assert switches() == {("provider", "esp", True)}
+
+
+@pytest.mark.django_db
+def test_stop_for_doubts_ends_when_they_are_cleared_up() -> None:
+    provider = ProviderFactory(key="esp")
+    doubts = sent(12, "c", state="unknown", sent_at=None, provider=provider)
+    sent(100, "c", provider=provider)
+    judge()
+    held = MessageFactory(
+        state="held", reason="reputation", sender=SenderFactory(provider=provider)
+    )
+    assert judge() == []
+    assert switches() == {("provider", "esp", True)}
+    mark_unknown_sent(message.pk for message in doubts[:8])
+    judge()
+    assert switches() == set()
+    held.refresh_from_db()
+    assert held.state == "queued"
+    assert not Pardon.objects.exists()
+
+
+@pytest.mark.django_db
+def test_stop_for_doubts_stands_as_long_as_they_are_open_however_old() -> None:
+    provider = ProviderFactory(key="esp")
+    doubts = sent(12, "c", state="unknown", sent_at=None, provider=provider)
+    sent(100, "c", provider=provider)
+    judge()
+    pass_by(timedelta(days=9))
+    assert judge() == []
+    assert switches() == {("provider", "esp", True)}
+    mark_unknown_sent(message.pk for message in doubts[:8])
+    judge()
+    assert switches() == set()
+
+
+@pytest.mark.django_db
+def test_doubts_that_were_old_before_a_stop_do_not_prolong_it() -> None:
+    provider = ProviderFactory(key="esp")
+    sent(12, "c", state="unknown", sent_at=None, provider=provider)
+    pass_by(timedelta(days=2))
+    assert judge() == []
+    doubts = sent(12, "c", state="unknown", sent_at=None, provider=provider)
+    judge()
+    assert switches() == {("provider", "esp", True)}
+    mark_unknown_sent(message.pk for message in doubts)
+    judge()
+    assert switches() == set()
+
+
+@pytest.mark.django_db
+def test_old_doubts_about_one_provider_stop_no_other() -> None:
+    sent(12, "c", state="unknown", sent_at=None, provider=ProviderFactory(key="esp"))
+    judge()
+    sent(12, "c", state="unknown", sent_at=None, provider=ProviderFactory(key="other"))
+    pass_by(timedelta(days=2))
+    assert judge() == []
+    assert switches() == {("provider", "esp", True)}
+
+
+@pytest.mark.django_db
+def test_stop_for_doubts_that_was_lifted_by_hand_is_not_made_again_because_of_them() -> None:
+    provider = ProviderFactory(key="esp")
+    sent(12, "c", state="unknown", sent_at=None, provider=provider)
+    judge()
+    pass_by(timedelta(days=2))
+    resume_sending("provider", "esp")
+    assert judge() == []
+    # Nor do they prolong one that is made for others.
+    Pardon.objects.update(at=Now() - timedelta(minutes=1))
+    doubts = sent(12, "c", state="unknown", sent_at=None, provider=provider)
+    judge()
+    assert switches() == {("provider", "esp", True)}
+    mark_unknown_sent(message.pk for message in doubts[:8])
+    judge()
+    assert switches() == set()
+
+
+def pass_by(time: timedelta) -> None:
+    """As if so much of it had gone by since."""
+    Switch.objects.update(created_at=F("created_at") - time)
+    Message.objects.update(sent_at=F("sent_at") - time, handed_over_at=F("handed_over_at") - time)
+
+
+@pytest.mark.django_db
+def test_doubts_that_the_sweep_clears_up_stop_no_provider() -> None:
+    provider = ProviderFactory(key="esp")
+    sent(12, "c", state="unknown", sent_at=None, provider=provider, route=SANDBOX)
+    sent(100, "c", provider=provider)
+    judge()
+    assert switches() == set()
 
 
 @pytest.mark.django_db

@@ -7,9 +7,12 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+from anymail.exceptions import AnymailSerializationError
 
 from delivery.bounces import BounceClass
+from delivery.calls import shown
 from delivery.providers import TRAITS, Meaning, Traits
+from delivery.routes import Route
 from delivery.verdicts import (
     Blame,
     HandoverError,
@@ -70,10 +73,7 @@ def body_with(code: str, traits: Traits) -> str:
 
 
 ROWS = [
-    (kind, code, answer)
-    for kind, traits in TRAITS.items()
-    for code, answer in traits.codes.items()
-    if kind != "ses"  # its codes do not stand in the body
+    (kind, code, answer) for kind, traits in TRAITS.items() for code, answer in traits.codes.items()
 ]
 
 
@@ -97,12 +97,71 @@ def test_code_of_a_provider_counts_more_than_its_status(
     assert code in verdict.detail
 
 
+@pytest.mark.parametrize("kind", [kind for kind, traits in TRAITS.items() if traits.code_at])
+def test_success_with_an_error_nobody_has_listed_is_a_doubt(kind: str) -> None:
+    verdict = of_answer(200, {}, body_with("SomethingNew", TRAITS[kind]), TRAITS[kind])
+    assert verdict.outcome == Outcome.UNKNOWN
+    assert "SomethingNew" in verdict.detail
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [
+        ('{"status": "success"}', Outcome.ACCEPTED),
+        ('{"status": "success", "data": {"messages": {}}}', Outcome.ACCEPTED),
+        ('{"status": "error", "data": {"code": "ValidationError"}}', Outcome.PERMANENT),
+        ('{"status": "error", "data": {"code": "SomethingNew"}}', Outcome.UNKNOWN),
+        ('{"status": "error", "data": {"message": "?"}}', Outcome.UNKNOWN),
+        ('{"status": "error"}', Outcome.UNKNOWN),
+        ('{"status": "parameter-error", "data": {"message": "?"}}', Outcome.UNKNOWN),
+        ('{"status": null}', Outcome.UNKNOWN),
+        ("{}", Outcome.UNKNOWN),
+        ("[]", Outcome.UNKNOWN),
+        ("", Outcome.UNKNOWN),
+        ('{"status": "success", "da', Outcome.UNKNOWN),
+        ("<html>fine</html>", Outcome.UNKNOWN),
+        ('{"status": "success", "data": "' + "x" * 100_000 + '"}', Outcome.UNKNOWN),
+    ],
+)
+def test_who_says_200_to_everything_has_taken_what_its_body_says(
+    body: str, outcome: Outcome
+) -> None:
+    assert of_answer(200, {}, body, TRAITS["postal"]).outcome == outcome
+
+
+@pytest.mark.parametrize("body", ['{"ErrorCode": 0}', '{"ErrorCode": null}', "{}", "", "{"])
+def test_success_that_names_no_error_is_success(body: str) -> None:
+    assert of_answer(200, {}, body, TRAITS["postmark"]).outcome == Outcome.ACCEPTED
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "ThrottlingException",
+        "ThrottlingException:http://internal.amazon.com/coral/com.amazonaws.ses/",
+        "com.amazonaws.ses#ThrottlingException",
+        "com.amazonaws.ses#ThrottlingException:http://internal.amazon.com/coral/#x",
+    ],
+)
+def test_code_in_a_header_has_a_name_before_it_and_a_place_behind(told: str) -> None:
+    verdict = of_answer(400, {"x-amzn-ErrorType": told}, "{}", TRAITS["ses"])
+    assert (verdict.outcome, verdict.blame) == (Outcome.RETRY, Blame.PACE)
+
+
+@pytest.mark.parametrize(
+    "code", ["IncompleteSignature", "InvalidAction", "NotAuthorized", "RequestExpired"]
+)
+def test_what_amazon_has_against_our_key_or_clock_is_no_mails_fault(code: str) -> None:
+    """All of them come with 400."""
+    verdict = of_answer(400, {"x-amzn-ErrorType": code}, "{}", TRAITS["ses"])
+    assert (verdict.outcome, verdict.blame) == (Outcome.RETRY, Blame.ROUTE)
+
+
 @pytest.mark.parametrize(
     "body",
     [
         "",
         "<html>",
-        "{",
         "[]",
         "null",
         '{"name": null}',
@@ -116,12 +175,17 @@ def test_body_that_holds_no_code_leaves_it_to_the_status(body: str) -> None:
     assert of_answer(500, {}, body, TRAITS["resend"]).outcome == Outcome.UNKNOWN
 
 
+def test_conflict_about_a_key_is_a_doubt_although_its_body_is_missing() -> None:
+    assert of_answer(409, {}, "", TRAITS["resend"]).outcome == Outcome.UNKNOWN
+    assert of_answer(409, {}, "", TRAITS["postmark"]).outcome == Outcome.PERMANENT
+
+
 def test_what_is_stored_of_an_answer_is_one_short_line_without_addresses() -> None:
     body = "no such user\n<ada@example.com>\x00\x1b[31m " + "x" * 5_000
-    detail = of_answer(400, {}, body, PLAIN).detail
+    detail = shown(of_answer(400, {}, body, PLAIN), Route(PLAIN)).detail
     assert "ada@" not in detail
     assert detail.isprintable()
-    assert len(detail) <= 2_000
+    assert len(detail) <= 300
     assert "no such user" in detail
 
 
@@ -164,6 +228,7 @@ def test_retry_after_as_a_date() -> None:
 )
 def test_smtp_reply(code: int, outcome: Outcome, blame: Blame) -> None:
     verdict = of_smtp_reply(code, b"because of <ada@example.com>", Phase.TEXT)
+    verdict = shown(verdict, Route(PLAIN))
     assert (verdict.outcome, verdict.blame) == (outcome, blame)
     assert verdict.detail == f"SMTP {code} because of <***@***>"
 
@@ -227,3 +292,34 @@ def test_what_is_not_understood_is_unknown() -> None:
 def test_verdict_a_backend_brings_along_stands() -> None:
     verdict = Verdict(Outcome.PERMANENT, "because")
     assert verdict_of(HandoverError(verdict), PLAIN) is verdict
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [
+        ("", Outcome.PERMANENT),
+        ("<html>no", Outcome.PERMANENT),
+        ('{"ErrorCode": 999}', Outcome.PERMANENT),
+        ('{"Error', Outcome.RETRY),  # of ErrorCode 100: in maintenance
+        ("{" * 50_000, Outcome.RETRY),
+    ],
+)
+def test_refusal_whose_reason_is_cut_off_is_tried_again(body: str, outcome: Outcome) -> None:
+    verdict = of_answer(422, {}, body, TRAITS["postmark"])
+    assert (verdict.outcome, verdict.spares_attempt) == (outcome, False)
+
+
+@pytest.mark.parametrize("error", [ValueError("?"), AnymailSerializationError("?")])
+def test_mail_that_cannot_be_expressed_is_refused(error: Exception) -> None:
+    verdict = verdict_of(error, PLAIN, posted=False)
+    assert (verdict.outcome, verdict.own_fault) == (Outcome.PERMANENT, True)
+    assert verdict_of(error, PLAIN).outcome == Outcome.UNKNOWN
+
+
+@pytest.mark.parametrize("error", [KeyError("to"), MemoryError()])
+def test_call_that_cannot_be_made_for_another_reason_is_tried_again(error: Exception) -> None:
+    verdict = verdict_of(error, PLAIN, posted=False)
+    assert (verdict.outcome, verdict.blame) == (Outcome.RETRY, Blame.CALL)
+    assert not verdict.spares_attempt
+    assert verdict.is_plain_refusal
+    assert verdict_of(error, PLAIN).outcome == Outcome.UNKNOWN

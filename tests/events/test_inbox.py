@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from common.postgres import IN_ORDER
+from common.rows import IN_ORDER
 from events.inbox import CLAIM_FRESH, CLAIM_RETRIED, claim_events
 from events.models import Event
 from tests.delivery.plans import most_read

@@ -242,7 +242,7 @@ def test_purge_takes_what_is_old_and_settled_and_nothing_else() -> None:
 
 
 def test_purge_goes_on_past_what_it_has_to_leave(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.postgres._CHUNK", 3)
+    monkeypatch.setattr("common.retention._CHUNK", 3)
     old = now() - timedelta(days=91)
     for n in range(10):
         EventFactory(event_id=f"dead-{n}", state="dead", received_at=old)

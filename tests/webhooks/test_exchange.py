@@ -80,6 +80,7 @@ class TLS:
             def do_POST(self) -> None:
                 asked.append(self.headers["Host"])
                 self.send_response(200)
+                self.send_header("Content-Length", "9")
                 self.end_headers()
                 self.wfile.write(b"under TLS")
 
@@ -146,6 +147,28 @@ def test_body_that_drips_is_cut_at_the_deadline(receiver: Receiver) -> None:
     assert time.monotonic() - started < 20
     assert (answer.status, answer.is_whole) == (200, False)
     assert answer.body == b"x" * len(answer.body) != b""
+
+
+@pytest.mark.parametrize(
+    ("framing", "is_whole"),
+    [
+        ("Content-Length: 3", True),
+        ("Content-Length: 9", False),
+        ("Content-Length: 9, 9", False),
+        ("Transfer-Encoding: gzip, chunked", False),
+        ("X-Framing: none", True),
+    ],
+)
+def test_body_is_whole_where_its_framing_says_so(framing: str, is_whole: bool) -> None:
+    def answer_and_hang_up(peer: socket.socket) -> None:
+        peer.recv(1_000)
+        peer.sendall(f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\nabc".encode())
+        peer.shutdown(socket.SHUT_WR)
+        peer.recv(1_000)
+
+    with speaking(answer_and_hang_up) as place:
+        answer = call(f"http://{place}/")
+    assert (answer.body, answer.is_whole) == (b"abc", is_whole)
 
 
 def drip_head(peer: socket.socket) -> None:

@@ -29,7 +29,7 @@ def left() -> set[str]:
 
 @pytest.mark.parametrize("chunk", [1, 2, 5_000])
 def test_only_what_was_applied_long_ago_goes(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr("common.postgres._CHUNK", chunk)
+    monkeypatch.setattr("common.retention._CHUNK", chunk)
     receipt("dead", state="dead", age=KEPT_DAYS + 1)
     receipt("old", age=KEPT_DAYS + 1)
     receipt("older", age=KEPT_DAYS + 100)

@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from delivery.backends.http import watchdog
 from webhooks.mailbox.account import Account, MailboxError, Security
+from webhooks.session import watchdog
 
 MAX_MAIL = 256 * 1024
 """Bytes of a mail that are taken. What a report says stands at its beginning; the mail that it

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from django.conf import settings
 
-from common.postgres import insist
+from common.outages import insist
 from webhooks.exchange import Answer, exchange
 from webhooks.guard import Denied, Unreachable
 from webhooks.models import OutgoingEndpoint

@@ -8,8 +8,8 @@ from typing import Any
 
 import requests
 
-from delivery.backends.http import guarded_session
 from delivery.verdicts import retry_after
+from webhooks.session import guarded_session
 
 # Postmark tells a whole list at once: of some two hundred thousand addresses at this size.
 _MOST_BYTES = 32 * 1024 * 1024

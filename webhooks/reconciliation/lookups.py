@@ -12,7 +12,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from common.postgres import is_outage
+from common.outages import is_outage
 from delivery.models import LookUp, Message
 from delivery.routes import RouteError
 from webhooks.feedback import apply_feedback

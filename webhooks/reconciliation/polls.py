@@ -18,7 +18,7 @@ from django.db.models.functions import Now
 
 from common.addresses import address_hash
 from common.ids import lease_owner
-from common.postgres import is_outage
+from common.outages import is_outage
 from delivery.routes import RouteError
 from suppression.services import suppressed_scopes
 from webhooks.feedback import apply_feedback

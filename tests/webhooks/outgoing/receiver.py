@@ -87,7 +87,11 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        size = int(self.headers["Content-Length"])
+        body = self.rfile.read(size)
+        if len(body) < size:  # the caller was killed in the middle of it
+            self.close_connection = True
+            return
         receiver = self.server.receiver
         status, headers, said = receiver.take(Call(self.path, dict(self.headers), body))
         if status == LOST:
