@@ -120,7 +120,7 @@ def test_throwaway_postgres_is_durable_and_listens_on_loopback_only(
     assert shown == [
         ("fsync", "on"),
         ("listen_addresses", "127.0.0.1"),
-        ("max_connections", "100"),
+        ("max_connections", "200"),
         ("unix_socket_directories", ""),
     ]
 
@@ -459,6 +459,18 @@ def test_exec_passes_sigterm_on_and_stops_the_servers() -> None:
         process.wait(timeout=20)
     assert process.returncode == 128 + signal.SIGTERM
     assert not is_listening(url)
+
+
+def test_exec_passes_on_a_sigterm_that_comes_while_the_command_is_started() -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from emailauto.embedded import __main__ as program\n"
+        "signal.signal(signal.SIGTERM, program._leave)\n"
+        "os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM))\n"
+        "sys.exit(program._run(['sleep', '60'], dict(os.environ)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=20, check=False)
+    assert done.returncode == 128 + signal.SIGTERM
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals a child then")

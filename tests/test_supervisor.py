@@ -13,20 +13,24 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import psutil
 import pytest
+from psycopg import connect
 
+from emailauto.asgi import _THREADS, Application
 from emailauto.embedded.placement import temporary_placement
 from emailauto.orphans import Ledger
 from emailauto.processes import Child, Process
-from emailauto.supervisor import environment, health
+from emailauto.supervisor import environment, health, programs
 from emailauto.supervisor.announcement import Announcement
 from emailauto.supervisor.exceptions import StartError, StopRequested
 from emailauto.supervisor.family import Family
 from emailauto.supervisor.lock import sole_supervisor
+from emailauto.supervisor.programs import Workplace
 from emailauto.supervisor.signals import Signals
 
 # Prints its own id and that of a grandchild, which does not care about signals.
@@ -539,6 +543,39 @@ def test_banner_holds_a_command_that_a_shell_reads_as_the_event() -> None:
     assert event["event_type"] == "UserSignedUp"
     assert event["payload"] == {"email": "ada@example.com", "name": "Ada"}
     assert abs(event["timestamp"] / 1000 - time.time()) < 60
+
+
+@pytest.mark.parametrize("cores", [1, 16, 512])
+def test_processes_find_enough_connections_however_many_cores_there_are(
+    cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emailauto.supervisor.programs._cores", lambda: cores)
+    place = Workplace(checkout=tmp_path, logs=tmp_path, env={})
+    workers = [programs.worker(place), programs.bulk_worker(place)]
+    processes = sum(int(option(one, "--concurrency")) for one in workers)
+    web_workers = int(option(programs.web(place, host="127.0.0.1", port=1), "--workers"))
+    application = Application()
+    threads = _THREADS + sum(pool._max_workers for pool in pools(application))
+    # What is posted is committed on one connection per intake; the clock has one, too.
+    others = web_workers * len(application._intakes) + 1
+    with connect(os.environ["DATABASE_URL"]) as database:
+        row = database.execute(
+            "SELECT current_setting('max_connections')::int"
+            " - current_setting('superuser_reserved_connections')::int"
+        ).fetchone()
+    assert row is not None
+    assert processes + web_workers * threads + others <= row[0]
+
+
+def option(process: Process, name: str) -> str:
+    return process.argv[process.argv.index(name) + 1]
+
+
+def pools(application: Application) -> Iterator[ThreadPoolExecutor]:
+    for intake in application._intakes:
+        yield from (
+            value for value in vars(intake).values() if isinstance(value, ThreadPoolExecutor)
+        )
 
 
 # --- the whole stack, with small programs in place of ours

@@ -46,17 +46,24 @@ def _leave(number: int, _frame: FrameType | None) -> None:
 
 
 def _run(command: Sequence[str], environment: dict[str, str]) -> int:
+    running: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        if running is None:
+            early.append(number)
+        # A Ctrl-C in a terminal has reached the command already, which shares our group.
+        elif number != signal.SIGINT or not sys.stdin.isatty():
+            running.send_signal(number)
+
+    # Before it is started: what a handler raises in the middle of a fork is ignored.
+    for number in _FORWARDED:
+        signal.signal(number, forward)
     running = subprocess.Popen(
         command, env=environment, preexec_fn=signalled_with_parent(signal.SIGTERM)
     )
-
-    def forward(number: int, _frame: FrameType | None) -> None:
-        # A Ctrl-C in a terminal has reached the command already, which shares our group.
-        if number != signal.SIGINT or not sys.stdin.isatty():
-            running.send_signal(number)
-
-    for number in _FORWARDED:
-        signal.signal(number, forward)
+    for missed in early:
+        running.send_signal(missed)
     code = running.wait()
     return code if code >= 0 else 128 - code
 

@@ -60,7 +60,7 @@ def _options(port: int, is_synced: bool) -> tuple[str, ...]:
         "port": str(port),
         # A socket's path is limited to 107 bytes; a checkout's is not.
         "unix_socket_directories": "",
-        "max_connections": "100",
+        "max_connections": "200",  # for as many processes and threads as are started at most
         "shared_buffers": "512MB",  # the indexes of a million events
         "fsync": "on" if is_synced else "off",
         "timezone": "UTC",

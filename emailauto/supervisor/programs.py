@@ -13,6 +13,8 @@ from emailauto.processes import Process
 _PROMPT_LANES = "events,timers,transactional,feedback,maintenance"
 _BULK_LANES = "marketing,outgoing,bulk"
 _MOST_WEB_WORKERS = 4
+# Each holds a connection to the database, and so do up to two dozen threads of a web worker.
+_MOST_PROCESSES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,10 @@ def web(workplace: Workplace, *, host: str, port: int) -> Process:
 
 
 def worker(workplace: Workplace) -> Process:
-    """Drain the lanes that somebody waits for."""
-    return _worker(workplace, "worker", _PROMPT_LANES, processes=max(2, _cores()))
+    """Drain the lanes that somebody waits for. One process more than there are cores would send a
+    tenth more at once, in smaller batches, and a single event would take a quarter longer."""
+    processes = min(max(2, _cores()), _MOST_PROCESSES)
+    return _worker(workplace, "worker", _PROMPT_LANES, processes=processes)
 
 
 def bulk_worker(workplace: Workplace) -> Process:

@@ -226,7 +226,7 @@ def test_same_events_from_four_clients_while_workers_are_killed_are_mailed_once(
             stack.kill("worker", "bulk-worker")
         assert set(answers) == {202}
     done = eventually(lambda: stack.states(prefix) == {"sent": 60}, 60)
-    assert done, stack.states(prefix)
+    assert done, (stack.states(prefix), stack.said)
     assert inbox_counts(stack, prefix) == {1: 60}
 
 

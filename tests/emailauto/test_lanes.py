@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from campaigns.models import Enrollment
 from campaigns.timers import wake_batch
-from common.postgres import IN_ORDER
+from common.rows import IN_ORDER
 from delivery import transitions
 from delivery.models import Bounce, Visit
 from emailauto import sweep

@@ -12,9 +12,11 @@ import pytest
 from django.db import DataError, connection
 from django.db.models.functions import Now
 
-from delivery import offering
+from delivery.calls import shown
 from delivery.engine import deliver_batch, drain
 from delivery.models import Message
+from delivery.routes import Route
+from delivery.verdicts import Verdict
 from emailauto.sweep import sweep
 from events.inbox import MAX_ATTEMPTS
 from events.models import Event
@@ -48,16 +50,14 @@ def _left_behind(esp: FakeESP, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     sender = SenderFactory(provider=provider)
     MessageFactory.create_batch(5, sender=sender)
-    as_usual = offering.answered
 
-    def dies_of_the_third(*call: object) -> object:
-        verdict = as_usual(*call)  # type: ignore[arg-type]
+    def dies_of_the_third(verdict: Verdict, route: Route) -> Verdict:
         if len(esp.requests) == 3:
             raise Died
-        return verdict
+        return shown(verdict, route)
 
     with monkeypatch.context() as patched:
-        patched.setattr(offering, "answered", dies_of_the_third)
+        patched.setattr("delivery.offering.shown", dies_of_the_third)
         with pytest.raises(BaseExceptionGroup) as ended:
             deliver_batch("transactional", limit=5)
     assert ended.group_contains(Died)
