@@ -1,8 +1,9 @@
 """`python -m bench.esp PORT [DELAY_MS]`: a provider that takes mails over HTTP and counts them.
 
-It answers as Postmark, Resend, Mailjet and Brevo do, to calls with one mail and with many, each
-after so many milliseconds. `GET /` tells what came in: calls, mails taken, how many of them it had
-taken before. Addresses that begin with `dead-` it refuses, as Postmark refuses inactive recipients.
+It answers as those providers do that take many mails in one call, and as Postmark does to one
+mail, each after so many milliseconds. `GET /` tells what came in: calls, mails taken, how many of
+them it had taken before. Addresses that begin with `dead-` it refuses, as Postmark refuses inactive
+recipients.
 `GET /storms` makes it answer nothing but 429 for two seconds after every 4,000 mails it takes.
 """
 
@@ -10,6 +11,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from typing import Any, cast
+from urllib.parse import parse_qs
 
 import msgspec
 import uvloop
@@ -48,6 +50,8 @@ class Desk:
         self.calls += 1
         if self._is_stormy():
             return 429, b'{"ErrorCode":429,"Message":"Rate limit exceeded"}'
+        if path == _FORM:
+            return _mailgun(self, parse_qs(body.decode()))
         return _PATHS[path](self, _decode(body))
 
     def _is_stormy(self) -> bool:
@@ -105,12 +109,42 @@ def _brevo(desk: Desk, told: Any) -> tuple[int, bytes]:
     return 201, _encode({"messageIds": ["<1@smtp-relay.mailin.fr>" for _ in versions]})
 
 
+def _sendgrid(desk: Desk, told: Any) -> tuple[int, bytes]:
+    for one in told["personalizations"]:
+        desk.take(one["to"][0]["email"], one["custom_args"]["message_uuid"])
+    return 202, b""
+
+
+def _ses(desk: Desk, told: Any) -> tuple[int, bytes]:
+    entries = told["BulkEmailEntries"]
+    for one in entries:
+        headers = {header["Name"]: header["Value"] for header in one["ReplacementHeaders"]}
+        (address,) = one["Destination"]["ToAddresses"]
+        desk.take(address, _decode(headers["X-Metadata"])["message_uuid"])
+    done = {"Status": "SUCCESS", "MessageId": "0100018b5a1b2c3d-1-000000"}
+    return 200, _encode({"BulkEmailEntryResults": [done for _ in entries]})
+
+
+def _mailgun(desk: Desk, form: dict[str, list[str]]) -> tuple[int, bytes]:
+    (variables,) = form["recipient-variables"]
+    (metadata,) = form["v:message_uuid"]
+    field = metadata.removeprefix("%recipient.").removesuffix("%")
+    values = _decode(variables)
+    for address in form["to"]:
+        desk.take(address, values[address][field])
+    return 200, _encode({"id": "<1@example.com>", "message": "Queued. Thank you."})
+
+
+# Mailgun's names the sending domain, and takes a form.
+_FORM = "/example.com/messages"
 _PATHS: dict[str, Callable[[Desk, Any], tuple[int, bytes]]] = {
     "/email": _postmark,
     "/email/batch": _postmark_batch,
     "/emails/batch": _resend_batch,
     "/send": _mailjet,
     "/smtp/email": _brevo,
+    "/mail/send": _sendgrid,
+    "/v2/email/outbound-bulk-emails": _ses,
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from bench.comparison import Comparison, Sample, Series
-from bench.handing import Job
+from bench.http_sender import Job
 from bench.processes import BenchError, own, run, running
 from bench.report import say
 from bench.scale import Scale
@@ -156,4 +156,4 @@ def told(url: str, path: str = "/") -> dict[str, int]:
 
 def handed_over(job: Job) -> float:
     """The seconds a process needs for it, without its start."""
-    return float(run("-m", "bench.handing", msgspec.json.encode(job).decode(), env=os.environ))
+    return float(run("-m", "bench.http_sender", msgspec.json.encode(job).decode(), env=os.environ))

@@ -11,11 +11,19 @@ import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import django
 
-from bench.handing import KEY, Job, anymail_mails, html
+from bench.http_sender import KEY, Job, anymail_mails, html
 from bench.report import say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from contacts.models import Contact
+    from content.models import TemplateVersion
+    from delivery.models import Sender
 
 _DEAD, _KNOWN = 4, 2
 _TRIES = 4
@@ -80,49 +88,15 @@ def ours(url: str, count: int, prefix: str, batch_size: int) -> None:
 
 
 def _broadcast(url: str, count: int, prefix: str, batch_size: int) -> None:
-    from common.addresses import parse_address
-    from common.clock import now
-    from contacts.models import Contact, Topic
+    from contacts.models import Topic
     from contacts.states import TopicPolicy
-    from content.models import Template, TemplateVersion
-    from delivery.models import Message, Provider, Sender
+    from delivery.models import Message
     from delivery.states import Stream
-    from suppression.services import SuppressionRequest, suppress_addresses
-    from suppression.states import ALL, SuppressionReason
 
-    provider = Provider.objects.create(
-        key=prefix,
-        backend="postmark",
-        api_url=url,
-        secret_env=KEY,
-        batch_size=batch_size,
-        concurrency=_THREADS,
-    )
-    sender = Sender.objects.create(
-        name="Shop", email="shop@example.com", postal_address="1 Pier", provider=provider
-    )
     topic, _ = Topic.objects.get_or_create(
         key="bench", defaults={"name": "Bench", "policy": TopicPolicy.OPT_OUT}
     )
-    template = Template.objects.create(key=prefix, name=prefix)
-    version = TemplateVersion.objects.create(
-        template=template,
-        number=1,
-        published_at=now(),
-        subject="For {{ user.name }}",
-        html=html(0) + "<p>{{ user.name }}</p>",
-    )
-    addresses = [address(prefix, number) for number in range(count)]
-    contacts = Contact.objects.bulk_create(
-        [Contact(user_id=a, email=a, email_normalized=a, name=a) for a in addresses], _CHUNK
-    )
-    known = [a for number, a in enumerate(addresses) if is_known_to_be_dead(number)]
-    suppress_addresses(
-        [
-            SuppressionRequest(parse_address(a), ALL, SuppressionReason.HARD_BOUNCE, "bench")
-            for a in known
-        ]
-    )
+    sender, version = _sender(url, prefix, batch_size), _wording(prefix)
     Message.objects.bulk_create(
         [
             Message(
@@ -136,9 +110,58 @@ def _broadcast(url: str, count: int, prefix: str, batch_size: int) -> None:
                 sender=sender,
                 context={"payload": {}, "user": {"name": contact.name, "email": contact.email}},
             )
-            for contact in contacts
+            for contact in _people(count, prefix)
         ],
         _CHUNK,
+    )
+
+
+def _sender(url: str, prefix: str, batch_size: int) -> "Sender":
+    from delivery.models import Provider, Sender
+
+    provider = Provider.objects.create(
+        key=prefix,
+        backend="postmark",
+        api_url=url,
+        secret_env=KEY,
+        batch_size=batch_size,
+        concurrency=_THREADS,
+    )
+    return Sender.objects.create(
+        name="Shop", email="shop@example.com", postal_address="1 Pier", provider=provider
+    )
+
+
+def _wording(prefix: str) -> "TemplateVersion":
+    from common.clock import now
+    from content.models import Template, TemplateVersion
+
+    return TemplateVersion.objects.create(
+        template=Template.objects.create(key=prefix, name=prefix),
+        number=1,
+        published_at=now(),
+        subject="For {{ user.name }}",
+        html=html(0) + "<p>{{ user.name }}</p>",
+    )
+
+
+def _people(count: int, prefix: str) -> "Sequence[Contact]":
+    """Some of them suppressed already."""
+    from common.addresses import parse_address
+    from contacts.models import Contact
+    from suppression.services import SuppressionRequest, suppress_addresses
+    from suppression.states import ALL, SuppressionReason
+
+    addresses = [address(prefix, number) for number in range(count)]
+    known = [a for number, a in enumerate(addresses) if is_known_to_be_dead(number)]
+    suppress_addresses(
+        [
+            SuppressionRequest(parse_address(a), ALL, SuppressionReason.HARD_BOUNCE, "bench")
+            for a in known
+        ]
+    )
+    return Contact.objects.bulk_create(
+        [Contact(user_id=a, email=a, email_normalized=a, name=a) for a in addresses], _CHUNK
     )
 
 

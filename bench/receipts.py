@@ -10,7 +10,6 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from bench.calls import PER_MAIL, SECRETS, Told, arrays, shuffled, singles, story
 from bench.comparison import GOAL, P50, P99, Comparison, Sample, Series, percentile
 from bench.database import Database
 from bench.intake import post
@@ -19,6 +18,7 @@ from bench.processes import BenchError, run, running, serving
 from bench.report import say
 from bench.scale import Scale
 from bench.sides import emailauto_stack
+from bench.webhooks import PER_MAIL, SECRETS, Told, arrays, shuffled, singles, story
 from emailauto.embedded.server import free_port
 from emailauto.processes import Process
 from emailauto.supervisor import programs

@@ -44,7 +44,8 @@ class Sending:
     def seconds(self, prefix: str, people: Sequence[int]) -> float:
         """From the commit of the events, one about each of the people, upon which the bell rings,
         to the last mail that is recorded as sent. Nobody sees the events before."""
-        tables = ["events_event", "delivery_message"]
+        # With the enrollments: whoever has had the mail of an event does not get it again.
+        tables = ["events_event", "delivery_message", "campaigns_enrollment"]
         if not self.keeps_contacts:
             tables.append("contacts_contact")
         self.database.execute(f"TRUNCATE {', '.join(tables)} CASCADE")
@@ -57,11 +58,11 @@ class Sending:
             assert isinstance(begun, datetime)
             connection.commit()
             ring()
-            ended = self._end(len(people), ring)
+            ended = self._end(len(people), ring, after=before)
         insist_on_each(self.accepted, prefix, len(people), after=before)
         return (ended - begun).total_seconds()
 
-    def _end(self, count: int, ring: Callable[[], None]) -> datetime:
+    def _end(self, count: int, ring: Callable[[], None], *, after: int) -> datetime:
         """When the last was sent. Rings again now and then, as the sweep would: a worker that was
         ending may have heard the first one."""
         rung = time.monotonic()
@@ -71,14 +72,23 @@ class Sending:
                 if time.monotonic() - rung > _RING_SECONDS:
                     ring()
                     rung = time.monotonic()
-                query = "SELECT count(*), max(sent_at) FROM delivery_message WHERE state = 'sent'"
-                sent, last = connection.execute(query).fetchone() or (0, None)
-                if sent == count:
-                    assert isinstance(last, datetime)
-                    return last
+                if self._taken(after) >= count and (ended := _sent(connection, count)):
+                    return ended
                 time.sleep(0.2)
             query = "SELECT state, reason, count(*) FROM delivery_message GROUP BY 1, 2"
             raise BenchError(f"not sent: {connection.execute(query).fetchall()}")
+
+    def _taken(self, after: int) -> int:
+        # The sink's file is asked first: to count rows costs the database what it is measured by.
+        return self.accepted.read_bytes()[after:].count(b"\n") if self.accepted.exists() else 0
+
+
+def _sent(connection: psycopg.Connection[tuple[Any, ...]], count: int) -> datetime | None:
+    """When the last of so many was recorded as sent; None while there are not that many."""
+    query = "SELECT count(*), max(sent_at) FROM delivery_message WHERE state = 'sent'"
+    sent, last = connection.execute(query).fetchone() or (0, None)
+    assert last is None or isinstance(last, datetime)
+    return last if sent == count else None
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from django.core.mail import EmailMultiAlternatives, get_connection
 
 if TYPE_CHECKING:
     from delivery.models import Provider
-    from delivery.turns import Departed
+    from delivery.turns import Departed, Handed
 
 _BATCH = 50
 _TEXT = "Hello Ada,\n\nyour order 00000042 is on its way. " + "It will be there soon. " * 40
@@ -54,12 +54,12 @@ def by_emailauto(port: int, count: int) -> float:
     from delivery.journal import close_journal, open_journal
     from delivery.models import Provider
     from delivery.providers import Traits
-    from delivery.routes import SMTP, Route, RouteError
+    from delivery.routes import SMTP, Route, Routes
     from delivery.verdicts import Outcome
 
     provider = Provider(id=1, key="bench")
     route = Route(Traits(SMTP), {"host": "127.0.0.1", "port": port, "username": "", "password": ""})
-    routes: dict[Provider, Route | RouteError] = {provider: route}
+    routes = Routes({provider.pk: route})
     departed = _departed(provider, [uuid7() for _ in range(count)])
     with pool.borrow(provider.key, route) as connection:
         connection.open()
@@ -68,7 +68,8 @@ def by_emailauto(port: int, count: int) -> float:
         journal = open_journal(uuid7())
         assert journal is not None  # there is a Redis
         batch = departed[start : start + _BATCH]
-        handed = hand_over(batch, routes, journal, lambda: lambda _: False)
+        handed: list[Handed] = []
+        hand_over(batch, routes, journal, lambda: lambda _: False, handed.extend)
         assert [h.verdict.outcome for h in handed] == [Outcome.ACCEPTED] * len(batch)
         close_journal(journal)
     seconds = time.monotonic() - started

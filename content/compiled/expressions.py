@@ -37,8 +37,8 @@ from liquid.expression import Expression
 
 from content.sandbox import RESERVED, SANDBOX, TEXT_PIECE, BlankValue, Range
 
-_DEEPEST = 60
 # Python's own parser ends at 200 open brackets.
+_DEEPEST = 60
 _FORLOOP: Final[Mapping[str, str]] = {
     "index": "(i{0} + 1)",
     "index0": "i{0}",

@@ -241,7 +241,6 @@ HELPERS: Final[Mapping[str, object]] = {
     "iter": iter,
     "le": le,
     "len": len,
-    "list": list,
     "lt": lt,
     "range": range,
     "range_of": range_of,

@@ -191,6 +191,7 @@ BROKERS: dict[str, Callable[[Path], AbstractContextManager[dict[str, str]]]] = {
 }
 
 LACKING = {
+    "curl": pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed"),
     "Node": pytest.mark.skipif(not shutil.which("node"), reason="node is not installed"),
     "RabbitMQ": pytest.mark.skipif(not has_rabbitmq, reason="rabbitmq-server is not installed"),
 }

@@ -1,4 +1,4 @@
-"""`python -m bench.handing JOB`: hand mails over to a provider, and say how long that took.
+"""`python -m bench.http_sender JOB`: hand mails over to a provider, and say how long that took.
 
 The mails are made before the clock starts: it measures the hand-over alone, with its journal. JOB
 is a `Job` as JSON; what is written to stdout is the seconds it took.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from django.core.mail import EmailMessage
 
     from delivery.models import Provider
-    from delivery.turns import Departed
+    from delivery.turns import Departed, Handed
 
 KEY = "BENCH_ESP_KEY"
 _PARAGRAPH = "<p>Dear reader {n}, the storm lantern is back in stock, and oil with it.</p>\n"
@@ -58,7 +58,8 @@ def ours(job: Job) -> float:
     from delivery.handover import hand_over
     from delivery.journal import close_journal, open_journal
     from delivery.models import Provider
-    from delivery.routes import route_of
+    from delivery.providers import TRAITS
+    from delivery.routes import Routes
     from delivery.verdicts import Outcome
 
     provider = Provider(
@@ -66,12 +67,12 @@ def ours(job: Job) -> float:
         key="esp",
         backend=job.backend,
         api_url=job.url,
-        secret_env=", ".join([KEY] * (2 if job.backend == "mailjet" else 1)),
+        secret_env=", ".join([KEY] * len(TRAITS[job.backend].secrets)),
         concurrency=job.at_once,
         batch_size=job.batch_size,
         rate_limit=1_000_000,
     )
-    routes = {provider: route_of(provider)}
+    routes = Routes()
     departed = _departed(provider, job.count)
     started = _clock()
     accepted = 0
@@ -79,7 +80,8 @@ def ours(job: Job) -> float:
         journal = open_journal(uuid7())
         assert journal is not None
         some = departed[start : start + job.claimed]
-        handed = hand_over(some, routes, journal, lambda: lambda _: False)
+        handed: list[Handed] = []
+        hand_over(some, routes, journal, lambda: lambda _: False, handed.extend)
         close_journal(journal)
         accepted += sum(h.verdict.outcome == Outcome.ACCEPTED for h in handed)
     seconds = time.perf_counter() - started
@@ -119,6 +121,8 @@ def _departed(provider: "Provider", count: int) -> "list[Departed]":
         )
         email.attach_alternative(html(number), "text/html")
         email.message_uuid = message.pk
+        if provider.backend == "ses":
+            email.wire = email.message().as_bytes(linesep="\r\n")  # type: ignore[call-arg]
         _label(email, message.pk)
         made.append(Departed(Outbound(message, provider, sender, email), 1, 0.0))
     return made
