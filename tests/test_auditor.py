@@ -342,7 +342,7 @@ def test_auditor_runs_after_each_test_and_before_its_rows_are_gone() -> None:
         env={name: value for name, value in os.environ.items() if name not in shared},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     found = re.findall(r"^(ERROR|FAILED) \S+::(\w+)", done.stdout, re.MULTILINE)
     assert sorted(found) == [

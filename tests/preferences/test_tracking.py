@@ -405,7 +405,8 @@ def test_scanner_follows_every_link_and_only_the_persons_click_counts() -> None:
     message, paths = links_of_a_mail(4)
     assert len(set(paths)) == 4
     an_hour_passes()  # between the hand-over and the scan, so that its time does not give it away
-    with serving() as url, httpx.Client(base_url=url, headers={"User-Agent": CHROME}) as client:
+    headers = {"User-Agent": CHROME}
+    with serving() as url, httpx.Client(base_url=url, headers=headers, timeout=60) as client:
         for path in paths:
             assert client.get(path).status_code == 302
         heads = [client.head(path) for path in paths]

@@ -257,7 +257,7 @@ def test_mailguns_log_tells_what_became_of_it_too(monkeypatch: pytest.MonkeyPatc
 
 def test_looking_comes_at_growing_distances_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     with fake_lists("postmark") as server:
-        message = in_doubt(account(server, monkeypatch), handed_over_at=NOW)
+        message = in_doubt(account(server, monkeypatch), handed_over_at=datetime.now(UTC))
         reconcile(budget=60)
         assert look_ups(server) == 0  # not in the first minutes
         pauses = []
