@@ -33,7 +33,7 @@ from delivery.journal import Journal, close_journal, open_journal
 from delivery.link_store import store_links
 from delivery.models import Message
 from delivery.quotas import give_back
-from delivery.recording import record
+from delivery.recording import never_begun, record
 from delivery.routes import Route, RouteError, Routes
 from delivery.routing import forget_routes
 from delivery.states import MessageState, Stream
@@ -199,10 +199,12 @@ class _Batch:
             if message.pk not in late
         ]
 
-    def _put_off(self, delays: Mapping[UUID, float]) -> None:
-        if delays:
-            transitions.put_off(delays, owner=self._owner)
-            ring_later(self._stream, min(delays.values()))
+    def _put_off(self, delays: Mapping[UUID, float]) -> set[UUID]:
+        if not delays:
+            return set()
+        moved = transitions.put_off(delays, owner=self._owner)
+        ring_later(self._stream, min(delays.values()))
+        return moved
 
     def _route(self, message: Message, facts: Facts) -> Route | RouteError:
         return self._routes.of(facts.ways[message.pk].provider)
@@ -304,9 +306,12 @@ class _Batch:
         }
         with transaction.atomic():
             give_back(one for item in rest for one in item.reserved)
-            self._put_off(late)
+            moved = self._put_off(late)
             soon = [i.outbound.message.pk for i in rest if i.outbound.message.pk not in late]
-            transitions.release(soon, MessageState.DISPATCHING, owner=self._owner)
+            moved |= transitions.release(soon, MessageState.DISPATCHING, owner=self._owner)
+            # Of what was offered and refused too slowly for the lease nobody else knows that.
+            lost = [item for item in rest if item.outbound.message.pk not in moved]
+            transitions.settle([never_begun(i.outbound.message, i.attempt) for i in lost])
         # Of a sender that was refused: the gate tells them why they wait.
         self.is_cut_short |= any(h.verdict.blame == Blame.SENDER for h in handed)
 

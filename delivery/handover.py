@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 # A batch that is slow to hand over gives the rest back rather than outliving its lease or a
 # polite shutdown.
 MAX_SECONDS = 5.0
+# Of a lease: it began a little before the hand-over does.
+_OF_LEASE = 0.9
 
 
 def hand_over(
@@ -55,7 +57,8 @@ def hand_over(
         now = time.monotonic()
         deadline = now + (end - now) / (len(groups) - number)
         group.sort(key=lambda item: item.not_before)
-        turns = Turns(group, deadline, stops)
+        lease_end = started + settings.LEASE_SECONDS * _OF_LEASE
+        turns = Turns(group, deadline, stops, lease_end=lease_end)
         run = _prepared(provider, route, turns)
         # A search for keys does not count against the mails, as far as the lease allows.
         lost = max(0.0, min(time.monotonic(), started + settings.LEASE_SECONDS / 4) - now)

@@ -101,7 +101,8 @@ class Offering:
         while waiting and calls < most and not self._turns.is_over:
             if is_any_known and time.monotonic() >= end:
                 return
-            # Until one is known it goes on, or the next batch would make the same calls again.
+            # Until one is known it goes on as long as the lease lasts, or the next batch would make
+            # the same calls again.
             if calls and not await self._turn(end if is_any_known else math.inf):
                 return
             # A switch may have been thrown since the call before.

@@ -71,6 +71,13 @@ def settled(message: Message, attempt: int, verdict: Verdict) -> Settled:
     )
 
 
+def never_begun(message: Message, attempt: int) -> Settled:
+    """The move of a message of whose hand-over is known that the provider took nothing."""
+    in_doubt = message.replay_until is not None
+    state = MessageState.RETRY if in_doubt else MessageState.QUEUED
+    return Settled(message.pk, attempt, state, never_begun=True)
+
+
 def _is_doubtful(message: Message, verdict: Verdict) -> bool:
     """Whether the provider may have the message, by this hand-over or by one before: that a
     repeated call was turned away says nothing about the first."""

@@ -14,7 +14,7 @@ from common.steps import run_each
 from delivery import transitions
 from delivery.journal import revoke
 from delivery.models import Message, SandboxMail
-from delivery.recording import settled
+from delivery.recording import never_begun, settled
 from delivery.routes import SANDBOX
 from delivery.states import WAITING_REASONS, MessageState, Stream
 from delivery.transitions import Settled
@@ -202,17 +202,11 @@ def _release_stopped() -> int:
 
 def _move(message: Message, fate: Verdict | None) -> Settled:
     if fate is None:
-        return _never_begun(message)
+        return never_begun(message, message.attempts)
     return settled(message, message.attempts, fate)
 
 
 def _proven(message: Message, accepted: bool) -> Settled:
     if accepted:
         return settled(message, message.attempts, Verdict(Outcome.ACCEPTED))
-    return _never_begun(message)
-
-
-def _never_begun(message: Message) -> Settled:
-    in_doubt = message.replay_until is not None
-    state = MessageState.RETRY if in_doubt else MessageState.QUEUED
-    return Settled(message.pk, message.attempts, state, never_begun=True)
+    return never_begun(message, message.attempts)

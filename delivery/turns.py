@@ -71,10 +71,14 @@ class Turns:
     """The messages that wait, and what came of the others. What is left when it is over was not
     begun."""
 
-    def __init__(self, group: Sequence[Departed], deadline: float, stops: Stops) -> None:
-        """`group` in the order of `not_before`; nothing begins after `deadline`."""
+    def __init__(
+        self, group: Sequence[Departed], deadline: float, stops: Stops, *, lease_end: float
+    ) -> None:
+        """`group` in the order of `not_before`; no message begins after `deadline`, and at
+        `lease_end` it is over."""
         self.handed: list[Handed] = []
         self.deadline = deadline
+        self._lease_end = lease_end
         self._waiting = deque(group)
         self._ask = stops
         self._is_stopped: Callable[[Departed], bool] = lambda _: False
@@ -90,8 +94,9 @@ class Turns:
 
     @property
     def is_over(self) -> bool:
-        """Nothing more may begin."""
-        return self._over.is_set()
+        """Nothing more may begin, nor be offered again: what is left of it when the lease is over
+        may be somebody else's by now."""
+        return self._over.is_set() or time.monotonic() >= self._lease_end
 
     def end(self) -> None:
         """Let nothing more begin, on any connection."""

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from django.db.models.functions import Now
 
-from delivery import pace, providers, turns
+from delivery import pace, providers, recovery, turns
 from delivery.backends.batches import BATCHINGS
 from delivery.backends.batching import Part
 from delivery.backends.client import response
 from delivery.engine import deliver_batch, drain
 from delivery.models import Circuit, Message, Provider
 from delivery.providers import TRAITS
-from delivery.services import stop_sending
+from delivery.services import resend_unknown, stop_sending
 from delivery.switches import active_switches
 from delivery.verdicts import Outcome
 from suppression.models import Suppression
@@ -513,6 +513,48 @@ def test_search_that_takes_too_long_is_given_up_and_goes_on_with_the_next_batch(
             time_passes()
         assert set(esp.ledger.values()) == {1}
     assert states() == {"sent": 15, "failed": 1}
+
+
+@pytest.fixture
+def _short_lease(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over after a few calls that take their time; who takes over does so at once."""
+    settings.LEASE_SECONDS = 3
+    look = turns.Turns.look
+
+    def looking(turns: Any) -> None:
+        if Message.objects.filter(state="dispatching", lease_until__lt=Now()).exists():
+            recovery.recover()
+            assert states() == {"unknown": 16}
+            # The provider does not have them, as whoever looks into its log can see.
+            resend_unknown(list(Message.objects.values_list("pk", flat=True)[:4]))
+        look(turns)
+
+    monkeypatch.setattr(turns.Turns, "look", looking)
+
+
+def slowly(answer: Answer) -> Answer:
+    """The same, but for a refusal that takes its time."""
+
+    def judge(body: bytes) -> Answer:
+        assert answer.judge is not None
+        found = answer.judge(body)
+        return replace(found, seconds=0.0 if found.takes else 1.2)
+
+    return Answer(judge=judge)
+
+
+@pytest.mark.usefixtures("_short_lease")
+@pytest.mark.parametrize("kind", ["postmark", "resend", "mailgun"])
+def test_nothing_is_offered_again_once_the_lease_is_over(kind: str) -> None:
+    """They may be somebody else's by then, and would be there twice."""
+    with fake_esp(kind) as esp:
+        messages = newsletter(esp, kind, 16)
+        poison = f'"{messages[0].email}"'
+        esp.usual = slowly(refusing_all(kind, 422, lambda mail: poison in mail))
+        deliver_batch("marketing", limit=16)
+        assert not esp.ledger
+        # What was offered and not taken is nobody's doubt.
+        assert states() == {"queued": 16}
 
 
 @each_kind
