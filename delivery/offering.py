@@ -69,7 +69,7 @@ class Offering:
             part = Part(payload, address) if alone else self._batching.part(payload, address)
             return Mail(item, part, self._route.traits)
         except Exception as error:  # noqa: BLE001 - every fault has a verdict
-            self._note([(item, verdict_of(error, self._route.traits, posted=False))])
+            self._note_each([item], [verdict_of(error, self._route.traits, posted=False)])
             return None
 
     def that_fit(self, mails: Sequence[Mail]) -> list[Mail]:
@@ -120,7 +120,7 @@ class Offering:
                 continue
             is_any_known = True
             if whole is not None:
-                self._note([(mail.item, whole) for mail in some], is_one_answer=True)
+                self._note_all([mail.item for mail in some], whole)
 
     def _doubt(self, begun: Sequence[Mail]) -> None:
         """What is not known of these nobody will know; unless that is said they pass for mails
@@ -128,7 +128,7 @@ class Offering:
         known = {handed.departed.outbound.message.pk for handed in self._turns.handed}
         verdict = Verdict(Outcome.UNKNOWN, "the hand-over ended with an error")
         rest = [mail.item for mail in begun if mail.item.outbound.message.pk not in known]
-        self._note([(item, verdict) for item in rest], is_one_answer=True)
+        self._note_all(rest, verdict)
 
     async def _offer_alone(self, mail: Mail) -> Verdict:
         posted = False
@@ -156,8 +156,9 @@ class Offering:
             return verdict_of(error, self._route.traits, posted=posted)
         if verdicts is None:
             return self._of_whole(answer, mails)
-        items = [mail.item for mail in mails]
-        self._note(list(zip(items, verdicts, strict=True)))
+        if _mention_none(verdicts):
+            return NOT_MENTIONED
+        self._note_each([mail.item for mail in mails], verdicts)
         return None
 
     def _together(self, mails: Sequence[Mail]) -> Request:
@@ -212,21 +213,20 @@ class Offering:
         if verdict.outcome == Outcome.ACCEPTED and len(mails) > 1:
             parts = [mail.part for mail in mails]
             each = self._batching.of_answer_to_many(answer, parts, traits) or [verdict]
-            return NOT_MENTIONED if all(one is NOT_MENTIONED for one in each) else verdict
+            return NOT_MENTIONED if _mention_none(each) else verdict
         return verdict
 
     def _may_repeat(self, mails: Sequence[Mail]) -> bool:
         return not self._turns.is_over and all(self._turns.may_begin(mail.item) for mail in mails)
 
-    def _note(
-        self, fates: Sequence[tuple[Departed, Verdict]], *, is_one_answer: bool = False
-    ) -> None:
-        self._hear(
-            [
-                Handed(item, shown(verdict, self._route), is_echo=is_one_answer and place > 0)
-                for place, (item, verdict) in enumerate(fates)
-            ]
-        )
+    def _note_each(self, items: Sequence[Departed], verdicts: Sequence[Verdict]) -> None:
+        fates = zip(items, verdicts, strict=True)
+        self._hear([Handed(item, shown(verdict, self._route)) for item, verdict in fates])
+
+    def _note_all(self, items: Sequence[Departed], verdict: Verdict) -> None:
+        # Once, or a long answer to hundreds of mails would hold up the loop for seconds.
+        told = shown(verdict, self._route)
+        self._hear([Handed(item, told, is_echo=place > 0) for place, item in enumerate(items)])
 
 
 def _answered(
@@ -250,6 +250,10 @@ def _asked_again(doubt: Verdict, verdict: Verdict) -> Verdict:
     """The doubt, with what its provider has answered since: that holds for all of its mail."""
     detail = f"{verdict.detail}; before that: {doubt.detail}"
     return replace(doubt, detail=detail, blame=verdict.blame, retry_after=verdict.retry_after)
+
+
+def _mention_none(verdicts: Sequence[Verdict]) -> bool:
+    return all(verdict is NOT_MENTIONED for verdict in verdicts)
 
 
 def _ends_in(seconds: float) -> float:

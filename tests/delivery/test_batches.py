@@ -14,6 +14,7 @@ from delivery import pace, providers, recovery, turns
 from delivery.backends.batches import BATCHINGS
 from delivery.backends.batching import Part
 from delivery.backends.client import response
+from delivery.calls import shown
 from delivery.engine import deliver_batch, drain
 from delivery.models import Circuit, Message, Provider
 from delivery.providers import TRAITS
@@ -360,6 +361,8 @@ def test_answer_about_fewer_mails_leaves_all_of_them_in_doubt(kind: str, missing
             deliver()
             time_passes()
         assert len(esp.requests) == calls_in_doubt(kind)
+    # One answer, however many mails it may have been about.
+    assert Circuit.objects.get().failures <= 1
     # Whose the others are is not known either: each is told by its place alone.
     assert states() == {"unknown": 5}
     assert set(Message.objects.values_list("esp_id", flat=True)) == {""}
@@ -513,6 +516,25 @@ def test_search_that_takes_too_long_is_given_up_and_goes_on_with_the_next_batch(
             time_passes()
         assert set(esp.ledger.values()) == {1}
     assert states() == {"sent": 15, "failed": 1}
+
+
+@each_kind
+@pytest.mark.parametrize("status", [401, 502])
+def test_long_answer_to_many_mails_is_read_once(
+    kind: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def reading(verdict: Any, route: Any) -> Any:
+        read.append(verdict.detail)
+        return shown(verdict, route)
+
+    monkeypatch.setattr("delivery.offering.shown", reading)
+    with fake_esp(kind) as esp:
+        esp.usual = Answer(status, "oops " * 4_000)
+        newsletter(esp, kind, 9)
+        deliver_batch("marketing", limit=9)
+    assert len(read) == 1
 
 
 @pytest.fixture
