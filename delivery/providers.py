@@ -21,6 +21,8 @@ class Meaning(Enum):
     """Not taken, and never will be: this recipient."""
     LATER = "later"
     """Not taken now; the mail may be offered again."""
+    UNCLEAR = "unclear"
+    """Not taken, and nobody knows why."""
     SLOWER = "slower"
     """Not taken: too many at once. Nothing more for a moment."""
     CLOSED = "closed"

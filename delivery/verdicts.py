@@ -48,8 +48,8 @@ class Blame(StrEnum):
     ROUTE = "route"
     """The network's, the account's or its key's: nothing more until that is put right."""
     CALL = "call"
-    """Nobody knows whose; the call could not even be made. A single one is this mail's fault, many
-    in a row are ours."""
+    """Nobody knows whose: the call could not even be made, or why it was refused is cut off. A
+    single one is this mail's fault, many in a row are ours."""
     SENDER = "sender"
     """The provider does not accept the sending domain: nothing more from it for a moment. Other
     senders' mail goes on."""
@@ -203,7 +203,7 @@ def of_answer(status: int, headers: Mapping[str, str], body: str, traits: Traits
     answer = answer or traits.statuses.get(status) or STATUSES.get(status) or _usual(status, wait)
     if answer.meaning == Meaning.REFUSED and traits.code_at and _is_half(body):
         # It was not taken, and why not would be in the other half: its code may mean "later".
-        answer = Answer(Meaning.LATER)
+        answer = Answer(Meaning.UNCLEAR)
     if answer.worded is not None and answer.worded[0] in body:
         answer = Answer(answer.worded[1])
     return _verdict(answer, f"HTTP {status} {code}: {body}", wait)
@@ -257,6 +257,8 @@ def _verdict(answer: Answer, detail: str, wait: float | None) -> Verdict:
             return Verdict(Outcome.UNKNOWN, detail)
         case Meaning.LATER:
             return Verdict(Outcome.RETRY, detail, retry_after=wait or answer.wait)
+        case Meaning.UNCLEAR:
+            return Verdict(Outcome.RETRY, detail, retry_after=wait, blame=Blame.CALL)
         case Meaning.SLOWER:
             pause = wait or answer.wait or MIN_RETRY_AFTER
             return Verdict(Outcome.RETRY, detail, retry_after=pause, blame=Blame.PACE)

@@ -499,6 +499,40 @@ def test_refusal_of_all_because_of_one_fails_that_one_only(
     assert not Suppression.objects.exists()
 
 
+@each_kind
+def test_refusal_of_all_because_of_one_spares_the_others_when_its_reason_is_cut_off(
+    kind: str,
+) -> None:
+    with fake_esp(kind) as esp:
+        messages = newsletter(esp, kind, 8)
+        poison = f'"{messages[5].email}"'
+
+        def judge(body: bytes) -> Answer:
+            answer = refusing_all(kind, 422, lambda mail: poison in mail).judge
+            assert answer is not None
+            found = answer(body)
+            return found if found.takes else Answer(422, '{"message": "something is wr')
+
+        esp.usual = Answer(judge=judge)
+        for _ in range(4):
+            deliver()
+            time_passes()
+        assert set(esp.ledger.values()) == {1}
+    assert states()["sent"] == 7
+    assert Message.objects.exclude(state="sent").get().email == messages[5].email
+
+
+@each_kind
+def test_refusal_of_everything_whose_reason_is_cut_off_stops_the_provider(kind: str) -> None:
+    with fake_esp(kind) as esp:
+        esp.usual = Answer(422, '{"message": "something is wr')
+        newsletter(esp, kind, 50)
+        for _ in range(9):
+            deliver()
+        assert Circuit.objects.get().open_until is not None
+    assert states()["queued"] >= 10
+
+
 def test_search_that_takes_too_long_is_given_up_and_goes_on_with_the_next_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
