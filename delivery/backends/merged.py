@@ -193,15 +193,15 @@ class Mailgun(Merging):
         return skeleton_of(texts, _variable, not_before="%", not_behind="%")
 
     def of_answer_to_one(self, answer: requests.Response, traits: Traits) -> Verdict | None:
-        return _WRONG_DOOR if _is_of_wrong_door(answer) else None
+        return _of_door(answer)
 
     def of_answer_to_many(
         self, answer: requests.Response, parts: Sequence[Part], traits: Traits
     ) -> list[Verdict] | None:
         if not self.is_about_each(answer):
             return None
-        if _is_of_wrong_door(answer):
-            return [_WRONG_DOOR] * len(parts)
+        if (verdict := _of_door(answer)) is not None:
+            return [verdict] * len(parts)
         return [taken(str(part.payload.data["h:Message-Id"])) for part in parts]
 
 
@@ -209,14 +209,21 @@ def _variable(field: str) -> str:
     return f"%recipient.{field}%"
 
 
+_GREETING = b"Mailgun Magnificent API"
 _WRONG_DOOR = Verdict(
     Outcome.RETRY, "Mailgun greets: this URL takes no mail", retry_after=60.0, blame=Blame.ROUTE
 )
 
 
-def _is_of_wrong_door(answer: requests.Response) -> bool:
-    """Mailgun says 200 to calls of addresses that it does not have."""
-    return answer.ok and b"Mailgun Magnificent API" in answer.content
+def _of_door(answer: requests.Response) -> Verdict | None:
+    """Mailgun says 200 to calls of addresses that it does not have, so it is the body that tells;
+    None where it is not the greeting, nor may have begun so."""
+    if not answer.ok:
+        return None
+    said = answer.content.strip(b'" \r\n')
+    if not said:
+        return NOT_MENTIONED
+    return _WRONG_DOOR if _GREETING in said or _GREETING.startswith(said) else None
 
 
 class SES(Merging):

@@ -284,6 +284,23 @@ def test_mailguns_greeting_at_a_wrong_url_is_no_acceptance(count: int) -> None:
     assert states() == {"sent": count}
 
 
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [("", "unknown"), ("Mail", "retry"), ('"Mailgun Magn', "retry"), ('{"id": "<2026', "sent")],
+)
+def test_mailguns_answer_that_stalls_is_what_it_has_begun_to_be(
+    count: int, said: str, state: str
+) -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n{said}".encode()
+    with fake_esp("mailgun") as esp:
+        esp.usual = Answer(do=lambda handler: handler.wfile.write(head))
+        newsletter(esp, "mailgun", count)
+        deliver()
+        assert len(esp.requests) == 1
+    assert states() == {state: count}
+
+
 # --- SES -----------------------------------------------------------------------------------------
 
 
