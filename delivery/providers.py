@@ -82,6 +82,8 @@ class Traits:
     needs_api_url: bool = False
     code_at: tuple[str | int, ...] = ()
     code_header: str = ""
+    code_else: tuple[str, ...] = ()
+    """Keys of the body where it stands if it stands in neither."""
     codes: Mapping[str, Answer] = field(default_factory=dict)
     """A 2xx with a code that is not listed here is a doubt."""
     success: tuple[str, str] | None = None
@@ -106,6 +108,7 @@ TRAITS: Mapping[str, Traits] = {
         secrets=("aws_access_key_id", "aws_secret_access_key"),
         code_at=("Status",),  # of an entry of a bulk call's answer
         code_header="x-amzn-ErrorType",
+        code_else=("__type", "code"),  # where botocore looks, too
         codes={
             "TooManyRequestsException": _SLOWER,
             "Throttling": _SLOWER,

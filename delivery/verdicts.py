@@ -280,10 +280,17 @@ def _of_request(error: AnymailRequestsAPIError, traits: Traits) -> Verdict:
 def _code(headers: Mapping[str, str], body: str, traits: Traits) -> str:
     """The error's code; empty when there is none where it should be, or it is 0."""
     if traits.code_header and (told := headers.get(traits.code_header)):
-        # Amazon's may have a name space before it and a URL behind.
-        return told.partition(":")[0].rpartition("#")[2]
+        return _bare(told)
     found = _found(body, traits.code_at) if traits.code_at else None
-    return str(found)[:60] if found and isinstance(found, str | int) else ""
+    if found and isinstance(found, str | int):
+        return str(found)[:60]
+    others = (_found(body, [key]) for key in traits.code_else)
+    return next((_bare(other)[:60] for other in others if other and isinstance(other, str)), "")
+
+
+def _bare(code: str) -> str:
+    """Amazon's may have a name space before it and a URL behind."""
+    return code.partition(":")[0].rpartition("#")[2]
 
 
 def _says_success(body: str, traits: Traits) -> bool:

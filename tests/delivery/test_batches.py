@@ -673,6 +673,26 @@ def test_e01_pause_is_asked_for_once_and_costs_no_attempt(kind: str) -> None:
     assert states() == {"sent": 20}
 
 
+@pytest.mark.parametrize("batch_size", [1, 50])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"__type": "com.amazonaws.ses#ThrottlingException", "message": "Too fast."},
+        {"__type": "SendingPausedException:http://internal.amazon.example/", "message": "?"},
+        {"code": "AccessDeniedException", "message": "?"},
+    ],
+)
+def test_code_of_ses_that_stands_in_the_body_alone_counts_too(batch_size: int, body: Any) -> None:
+    with fake_esp("ses") as esp:
+        esp.usual = Answer(400, body)
+        newsletter(esp, "ses", 3, batch_size=batch_size)
+        deliver()
+        assert len(esp.requests) == 1
+    assert states()["failed"] == 0
+    circuit = Circuit.objects.get()
+    assert circuit.open_until or circuit.slow_until
+
+
 @each_kind
 def test_account_that_is_closed_opens_the_circuit_and_loses_no_mail(kind: str) -> None:
     with fake_esp(kind) as esp:
