@@ -2,6 +2,7 @@
 over → record. The number of queries does not depend on the size of the batch."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -33,7 +34,7 @@ from delivery.journal import Journal, close_journal, open_journal
 from delivery.link_store import store_links
 from delivery.models import Message
 from delivery.quotas import give_back
-from delivery.recording import never_begun, record
+from delivery.recording import STAND_IN_PAUSE, never_begun, record
 from delivery.routes import Route, RouteError, Routes
 from delivery.routing import forget_routes
 from delivery.states import MessageState, Stream
@@ -293,12 +294,14 @@ class _Batch:
             self._give_up_the_rest(rest, handed)
 
     def _give_up_the_rest(self, rest: Sequence[Departed], handed: Sequence[Handed]) -> None:
-        """Due again at once, or when their provider has had the pause it asked for."""
+        """Due again at once, or when their provider has had the pause it asked for; soon where
+        others may stand in for it."""
         pauses: dict[int, float] = {}
         for h in handed:
             if h.verdict.stops_provider:
-                pause = h.verdict.retry_after or _ROUTE_PAUSE
-                pauses[h.departed.outbound.provider.pk] = pause
+                provider, pause = h.departed.outbound.provider, h.verdict.retry_after
+                longest = STAND_IN_PAUSE if provider.pool else math.inf
+                pauses[provider.pk] = min(pause or _ROUTE_PAUSE, longest)
         late = {
             item.outbound.message.pk: pauses[item.outbound.provider.pk]
             for item in rest

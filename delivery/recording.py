@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 MAX_BACKOFF = 3_600.0
 MAX_OUTAGE_PAUSE = 60.0
+STAND_IN_PAUSE = 5.0
+"""For as long at most mail waits for the pause of a provider that others may stand in for: then
+the gate looks who does, or how long it has to wait."""
 # Of what a provider promises, so that a slow call is not caught by the end of it.
 _MARGIN = 0.5
 
@@ -53,6 +56,8 @@ def settled_by(handed: Handed) -> Settled:
     """The move the verdict of a hand-over means."""
     outbound, verdict = handed.departed.outbound, handed.verdict
     move = settled(outbound.message, handed.departed.attempt, verdict)
+    if outbound.provider.pool and verdict.spares_attempt and verdict.retry_after is not None:
+        move = replace(move, delay=min(move.delay, STAND_IN_PAUSE))
     taken = verdict.outcome == Outcome.ACCEPTED
     return move if taken else replace(move, request=outbound.in_words)
 

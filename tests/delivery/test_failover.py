@@ -109,6 +109,28 @@ def test_e22_two_workers_do_not_both_try(esp: FakeESP) -> None:
     assert circuits.claim_probes([provider.pk]) == set()
 
 
+CLOSED = Answer(422, {"ErrorCode": 405, "Message": "out of credits"})
+
+
+@pytest.mark.parametrize("answer", [Answer(429, "slower", {"Retry-After": "3600"}), CLOSED])
+@pytest.mark.parametrize("pool", ["main", ""])
+def test_long_pause_of_one_provider_is_no_pause_where_another_stands_in(
+    esp: FakeESP, answer: Answer, pool: str
+) -> None:
+    messages_through(esp.url, 6, pool=pool, concurrency=1)
+    with fake_esp() as other:
+        fields = {"backend": "postmark", "api_url": other.url, "secret_env": "TEST_KEY"}
+        ProviderFactory(key="other", **fields, pool=pool)
+        esp.usual = answer
+        deliver()
+        soon = Message.objects.filter(due_at__lt=Now() + timedelta(seconds=30))
+        assert soon.count() == (6 if pool else 0)
+        soon.update(due_at=Now())
+        deliver()
+        assert len(esp.requests) == 1
+        assert len(other.ledger) == (6 if pool else 0)
+
+
 def test_stand_in_that_is_stopped_hides_no_other(esp: FakeESP) -> None:
     messages_through("http://127.0.0.1:1", 2, pool="main")
     fields = {"backend": "postmark", "api_url": esp.url, "secret_env": "TEST_KEY", "pool": "main"}
