@@ -13,6 +13,11 @@ _PROVEN_SENT_AT = (
     f"CASE WHEN {REJECTED} THEN NULL ELSE coalesce(m.sent_at, statement_timestamp()) END"
 )
 
+# An earlier try was in doubt, and it was sent again because twice was preferred to not at all
+# (`on_unknown`): how the last try ended says nothing of that one.
+_IN_DOUBT = """(m.failures > 0 AND EXISTS (
+    SELECT FROM delivery_attempt AS a WHERE a.message_id = m.id AND a.verdict = 'unknown'))"""
+
 # Proof may have come while it waited: then it is sent, and nobody's to hand over.
 _CLAIM = f"""
     UPDATE delivery_message AS m
@@ -109,8 +114,12 @@ SETTLE = f"""
         ORDER BY m.id FOR NO KEY UPDATE OF m
     ), moved AS (
         UPDATE delivery_message AS m
-        SET state = CASE WHEN {_PROVEN} THEN {_PROVEN_STATE} ELSE s.state END,
-            reason = CASE WHEN {_PROVEN} THEN {_PROVEN_REASON} ELSE s.reason END,
+        SET state = CASE WHEN {_PROVEN} THEN {_PROVEN_STATE}
+                         WHEN s.state IN ('failed', 'dead') AND {_IN_DOUBT} THEN 'unknown'
+                         ELSE s.state END,
+            reason = CASE WHEN {_PROVEN} THEN {_PROVEN_REASON}
+                          WHEN s.state IN ('failed', 'dead') AND {_IN_DOUBT}
+                          THEN 'outcome_unknown' ELSE s.reason END,
             detail = s.detail,
             esp_id = CASE WHEN s.esp_id = '' THEN m.esp_id ELSE s.esp_id END,
             failures = m.failures + s.failed::int,
@@ -153,10 +162,12 @@ MAX_CRASHES = 3
 _BURIED = f"""
     SET state = CASE WHEN {_PROVEN} THEN {_PROVEN_STATE}
                      WHEN m.crashes + 1 < {MAX_CRASHES} THEN 'queued'
-                     WHEN m.replay_until IS NULL THEN 'dead' ELSE 'unknown' END,
+                     WHEN m.replay_until IS NULL AND NOT {_IN_DOUBT} THEN 'dead'
+                     ELSE 'unknown' END,
         reason = CASE WHEN {_PROVEN} THEN {_PROVEN_REASON}
                       WHEN m.crashes + 1 < {MAX_CRASHES} THEN m.reason
-                      WHEN m.replay_until IS NULL THEN 'crashed' ELSE 'outcome_unknown' END,
+                      WHEN m.replay_until IS NULL AND NOT {_IN_DOUBT} THEN 'crashed'
+                      ELSE 'outcome_unknown' END,
         sent_at = CASE WHEN {_PROVEN} THEN {_PROVEN_SENT_AT} ELSE m.sent_at END,
         crashes = m.crashes + 1, lease_owner = '', lease_until = NULL
 """

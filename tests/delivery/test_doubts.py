@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 
 from delivery import recovery
 from delivery.models import Message, Provider
-from delivery.services import replay_messages, resume_sending, stop_sending
+from delivery.services import replay_messages, resend_unknown, resume_sending, stop_sending
 from tests.delivery.fakeesp import Answer, FakeESP, fake_esp
 from tests.delivery.test_esp_faults import (
     _set_up,  # noqa: F401 - the same
@@ -121,6 +121,47 @@ def test_stream_may_prefer_twice_to_not_at_all(
         time_passes()
     assert states() == [state]
     assert len(esp.requests) == calls
+
+
+@pytest.fixture
+def _prefers_twice(settings: Any) -> None:
+    config = settings.EMAILAUTO
+    on_unknown = msgspec.structs.replace(config.provider.on_unknown, transactional="resend")
+    provider = msgspec.structs.replace(config.provider, on_unknown=on_unknown)
+    settings.EMAILAUTO = msgspec.structs.replace(config, provider=provider)
+
+
+@pytest.mark.usefixtures("_prefers_twice")
+@pytest.mark.parametrize("status", [422, 425])
+def test_doubt_stays_when_what_was_sent_again_is_not_taken(esp: FakeESP, status: int) -> None:
+    (message,) = messages_through(esp.url)
+    esp.script = [Answer(500, "oops", takes=True), *[Answer(status, "no")] * 5]
+    for _ in range(5):
+        deliver()
+        time_passes()
+    assert states() == ["unknown"]
+    assert replay_messages([message.pk]) == 0
+
+
+def test_what_was_found_not_to_be_taken_and_is_refused_then_has_failed(esp: FakeESP) -> None:
+    (message,) = messages_through(esp.url)
+    esp.script = [Answer(500, "oops"), Answer(422, "no")]
+    deliver()
+    assert resend_unknown([message.pk]) == 1
+    deliver()
+    assert states() == ["failed"]
+
+
+@pytest.mark.usefixtures("_prefers_twice")
+def test_doubt_stays_when_what_was_sent_again_kills_its_workers(esp: FakeESP) -> None:
+    messages_through(esp.url)
+    esp.script = [Answer(500, "oops", takes=True)]
+    deliver()
+    assert states() == ["retry"]
+    for _ in range(3):
+        Message.objects.update(state="claimed", lease_until=Now() - timedelta(seconds=1))
+        recovery.recover()
+    assert states() == ["unknown"]
 
 
 def doubtful_through(esp: FakeESP, kind: str = "resend", **provider: Any) -> Message:
