@@ -14,7 +14,7 @@ from typing import Any
 
 from anymail.exceptions import AnymailError, AnymailRecipientsRefused, AnymailRequestsAPIError
 
-from delivery.bounces import BounceClass, classify_reply, not_hard
+from delivery.bounces import FOR_GOOD, BounceClass, classify_reply, not_hard
 from delivery.providers import STATUSES, Answer, Meaning, Traits
 
 MIN_RETRY_AFTER = 1.0
@@ -85,11 +85,12 @@ class Verdict:
 
     @property
     def is_plain_refusal(self) -> bool:
-        """Refused, and not by or because of the receiver: one is this mail's fault, many in a row
-        are ours."""
+        """Refused for no fault of the address: one is this mail's fault, many in a row are ours or
+        the server's."""
         if self.blame == Blame.CALL:
             return True
-        return self.outcome == Outcome.PERMANENT and self.bounce is None and not self.own_fault
+        is_of_address = self.own_fault or self.bounce in FOR_GOOD
+        return self.outcome == Outcome.PERMANENT and not is_of_address
 
     @property
     def spares_attempt(self) -> bool:

@@ -411,6 +411,26 @@ def test_server_that_wants_a_login_fails_no_mail(monkeypatch: pytest.MonkeyPatch
     assert server.verbs.count("MAIL") == 1
 
 
+@pytest.mark.parametrize(
+    ("rcpt", "data"),
+    [
+        ("554 5.7.1 Relay access denied", "250 OK"),
+        ("250 OK", "554 Sending suspended for this account"),
+        ("250 OK", "550 Maximum credits exceeded"),
+    ],
+)
+def test_server_that_refuses_everybody_is_left_alone_before_the_backlog_has_failed(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch, rcpt: str, data: str
+) -> None:
+    inbox.rcpt, inbox.data = rcpt, data
+    first = smtp_message(monkeypatch, inbox.url)  # type: ignore[attr-defined]
+    MessageFactory.create_batch(99, sender=first.sender)
+    drain("transactional", budget=20)
+    assert Message.objects.filter(state="failed").count() <= 50
+    assert Message.objects.filter(state="queued").count() >= 50
+    assert Circuit.objects.get().open_until is not None
+
+
 def test_reply_that_drips_ends_by_the_clock(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
     settings.EMAIL_TIMEOUT = 1
     endless = "\r\n".join(f"250-extension-{n}" for n in range(40))
