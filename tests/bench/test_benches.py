@@ -5,12 +5,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bench.__main__ import BENCHES
 from bench.scale import IN_ALL, ROUNDS
+from tests.delivery.crashing import broker
 
 ROOT = Path(__file__).resolve().parents[2]
 # They measure on the two cores that the rest of the suite runs on; one after the other will do.
@@ -38,10 +38,10 @@ pytestmark = pytest.mark.xdist_group("bench")
     ],
 )
 def test_benchmark_ends_with_its_result(
-    tmp_path: Path, settings: Any, name: str, part: str, unit: str | None, sizes: set[int]
+    tmp_path: Path, name: str, part: str, unit: str | None, sizes: set[int]
 ) -> None:
     # The database of this process of the suite: another's worker would hear the bell.
-    own = {"REDIS_URL": settings.REDIS_URL, "CELERY_BROKER_URL": settings.REDIS_URL}
+    own = dict.fromkeys(("REDIS_URL", "CELERY_BROKER_URL"), broker())
     rounds = 2 if name == "intake-single" else 1
     command = [sys.executable, "-m", "bench", name, "--part", part, "--rounds", str(rounds)]
     done = subprocess.run(

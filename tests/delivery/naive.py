@@ -109,7 +109,7 @@ def enqueue(count: int) -> list[UUID]:
 
 def _put(ids: Iterable[UUID]) -> None:
     # As Celery's own setting it would stand behind the variable CELERY_BROKER_URL.
-    with Connection(settings.REDIS_URL) as broker:
+    with Connection(crashing.broker()) as broker:
         for mail_id in ids:
             send.apply_async((str(mail_id),), connection=broker)
 
@@ -123,7 +123,7 @@ def worker(
     process = subprocess.Popen(
         [sys.executable, *command.split(), "-c", str(concurrency), "-Q", QUEUE],
         env={
-            **crashing.environment(broker=settings.REDIS_URL),
+            **crashing.environment(broker=crashing.broker()),
             "NAIVE_API_URL": url,
             "NAIVE_REQUEUES": "1" if requeues else "0",
             "NAIVE_VISIBILITY_SECONDS": str(visibility_seconds),

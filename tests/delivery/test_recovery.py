@@ -13,7 +13,7 @@ import redis
 
 from common.clock import now
 from common.ids import uuid7
-from common.valkey import forget_client, redis_client
+from common.valkey import redis_client
 from delivery import recovery, transitions
 from delivery.engine import drain
 from delivery.journal import Journal, open_journal, revoke
@@ -167,13 +167,9 @@ def log_of_valkey(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     with (Path(gettempdir()) / f"valkey-{port}-{os.getuid()}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield from _synced(client, request.param)
-    forget_client()
 
 
 def _synced(client: redis.Redis, policy: str) -> Iterator[str]:
-    # A log that is synced on a busy machine takes its time; what is tested is what is believed.
-    client.connection_pool.connection_kwargs["socket_timeout"] = 20
-    client.connection_pool.disconnect()
     before = client.config_get("append*")
     client.config_set("appendonly", "yes")
     client.config_set("appendfsync", policy)

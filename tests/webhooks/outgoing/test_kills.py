@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 from celery import Celery
@@ -117,9 +116,9 @@ def hasten() -> None:
     OutgoingEndpoint.objects.update(resume_at=None)
 
 
-def test_each_event_arrives_and_repetitions_have_its_id(settings: Any) -> None:
+def test_each_event_arrives_and_repetitions_have_its_id() -> None:
     killed, started = 0, time.monotonic()
-    with receiving(answer=answer_at_random) as receiver, ringing(settings.REDIS_URL):
+    with receiving(answer=answer_at_random) as receiver, ringing(crashing.broker()):
         endpoint = make_endpoint(receiver)
         rows = [
             OutgoingDelivery(
@@ -131,7 +130,7 @@ def test_each_event_arrives_and_repetitions_have_its_id(settings: Any) -> None:
             for number in range(DELIVERIES)
         ]
         OutgoingDelivery.objects.bulk_create(rows)
-        workers = Workers(settings.REDIS_URL)
+        workers = Workers(crashing.broker())
         try:
             while (done := delivered()) < DELIVERIES:
                 assert time.monotonic() - started < PATIENCE, f"{done} after {killed} kills"
