@@ -22,9 +22,14 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
-def _set_up(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+def _set_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_KEY", "a key")
-    settings.EMAIL_TIMEOUT = 1
+
+
+@pytest.fixture
+def _impatient(settings: Any) -> None:
+    """For answers that never end. All others come when the machine gets to them."""
+    settings.EMAIL_TIMEOUT = 2
 
 
 def messages_through(url: str, count: int = 1, **provider: Any) -> list[Message]:
@@ -175,6 +180,7 @@ def test_key_that_a_provider_quotes_is_not_stored(
 # --- Connections ---------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_e06_answer_that_does_not_come_is_a_doubt(esp: FakeESP) -> None:
     (message,) = messages_through(esp.url)
     esp.script = [Answer(takes=True, seconds=30)]
@@ -218,6 +224,7 @@ def test_e08_connection_is_kept_and_one_that_was_closed_meanwhile_is_noticed(
     assert esp.connections > 1
 
 
+@pytest.mark.usefixtures("_impatient")
 @pytest.mark.parametrize("kind", ["postmark", "ses"])
 def test_e11_head_that_drips_ends_by_the_clock_and_is_a_doubt(kind: str) -> None:
     secrets = "TEST_KEY, TEST_KEY" if kind == "ses" else "TEST_KEY"
@@ -230,6 +237,7 @@ def test_e11_head_that_drips_ends_by_the_clock_and_is_a_doubt(kind: str) -> None
         assert set(esp.ledger.values()) == {1}
 
 
+@pytest.mark.usefixtures("_impatient")
 @pytest.mark.parametrize(
     ("kind", "status", "state"),
     [
