@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import psutil
 from celery import Celery
 from django.utils.module_loading import import_string
 from kombu import Connection
@@ -82,8 +83,18 @@ def celery_worker(*, lease_seconds: int = 60) -> "Iterator[subprocess.Popen[byte
         over.set()
         ringer.join()
         if process.poll() is None:
-            process.kill()
+            _end(psutil.Process(process.pid))
             process.wait(30)
+
+
+def _end(worker: psutil.Process) -> None:
+    """With its processes, each of which would go on until it has noticed."""
+    worker.suspend()  # It replaces the ones that die.
+    processes = worker.children(recursive=True)
+    for one in [*processes, worker]:
+        one.kill()
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    assert alive == []
 
 
 def _ring(broker: str, over: threading.Event) -> None:
