@@ -25,7 +25,7 @@ def test_slow_provider_is_served_by_several_connections(esp: FakeESP, settings: 
     settings.EMAIL_TIMEOUT = 10
     messages_through(esp.url, 12, concurrency=4)
     esp.usual.seconds = 0.2
-    busy = Busy(esp)
+    busy = Busy(esp, wanted=4)
     deliver()
     assert states() == ["sent"] * 12
     assert set(esp.ledger.values()) == {1}
@@ -34,21 +34,26 @@ def test_slow_provider_is_served_by_several_connections(esp: FakeESP, settings: 
 
 
 class Busy:
-    """How many requests were being answered at once."""
+    """How many requests were being answered at once. One call goes alone, then two; the others
+    are held until there are as many as are `wanted`, and a moment more."""
 
-    def __init__(self, esp: FakeESP) -> None:
+    def __init__(self, esp: FakeESP, *, wanted: int) -> None:
         self.most = 0
-        self._now = 0
-        self._lock = threading.Lock()
+        self._now = self._begun = 0
+        changed = threading.Condition()
         take = esp.take
 
         def counting(*mail: Any) -> None:
-            with self._lock:
+            with changed:
                 self._now += 1
+                self._begun += 1
                 self.most = max(self.most, self._now)
+                changed.notify_all()
+                if self._begun > 3:
+                    changed.wait_for(lambda: self.most >= wanted, timeout=5)
             take(*mail)
             time.sleep(0.15)
-            with self._lock:
+            with changed:
                 self._now -= 1
 
         esp.take = counting  # type: ignore[method-assign]
