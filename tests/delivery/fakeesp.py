@@ -214,7 +214,11 @@ class _Handler(BaseHTTPRequestHandler):
             answer.at_once(self)
             self.close_connection = True
             return
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:
+            self.close_connection = True  # Whoever is cut off in the middle has asked for nothing.
+            return
         self.server.requests.append((dict(self.headers), body))
         if answer.judge is not None:
             answer = answer.judge(body)
