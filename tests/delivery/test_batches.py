@@ -51,8 +51,7 @@ telling_kind = pytest.mark.parametrize("kind", [k for k in KINDS if k not in ALL
 
 
 @pytest.fixture(autouse=True)
-def _set_up(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
-    settings.EMAIL_TIMEOUT = 2  # a busy machine answers within it, too
+def _set_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("delivery.offering._REPEAT_PAUSE", 0.01)
     for names in NAMES.values():
         for name in names:

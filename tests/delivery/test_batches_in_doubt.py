@@ -40,7 +40,11 @@ DOUBTS = {
 
 @unkeyed_kind
 @pytest.mark.parametrize("name", DOUBTS)
-def test_what_a_call_without_an_answer_carried_is_in_doubt_together(kind: str, name: str) -> None:
+def test_what_a_call_without_an_answer_carried_is_in_doubt_together(
+    kind: str, name: str, settings: Any
+) -> None:
+    if name == "no answer":
+        settings.EMAIL_TIMEOUT = 2
     with fake_esp(kind) as esp:
         esp.usual = taking(kind)
         esp.script = [DOUBTS[name]]
@@ -68,7 +72,11 @@ UNREAD = {
 
 @keyed_kind
 @pytest.mark.parametrize("name", [*DOUBTS, *UNREAD])
-def test_call_with_a_key_is_made_again_at_once_and_is_the_same(kind: str, name: str) -> None:
+def test_call_with_a_key_is_made_again_at_once_and_is_the_same(
+    kind: str, name: str, settings: Any
+) -> None:
+    if name == "no answer":
+        settings.EMAIL_TIMEOUT = 2
     with fake_esp(kind) as esp:
         esp.usual = taking(kind)
         esp.script = [{**DOUBTS, **UNREAD}[name]] * 2
@@ -204,7 +212,8 @@ def test_what_was_begun_when_an_error_ended_it_is_in_doubt_and_not_sent_again(
 
 
 @pytest.mark.parametrize("kind", ["postmark", "mailjet"])
-def test_doubt_is_as_large_as_a_call_at_most(kind: str) -> None:
+def test_doubt_is_as_large_as_a_call_at_most(kind: str, settings: Any) -> None:
+    settings.EMAIL_TIMEOUT = 2
     with fake_esp(kind) as esp:
         esp.usual = taking(kind)
         esp.script = [Answer(takes=True, seconds=30)]
