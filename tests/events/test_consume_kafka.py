@@ -185,8 +185,8 @@ def test_nothing_is_committed_while_the_dead_letter_topic_cannot_be_written(
     consume_until("kafka", lambda: "broker away" in caplog.text)
     assert (kafka.committed(), kafka.end(DLQ)) == (0, 0)
     settings.KAFKA_OPTIONS = KAFKA_OPTIONS
-    # The events are stored since the first attempt: that they are says nothing about this one, which
-    # may get the messages in batches of any size.
+    # The events are stored since the first attempt: that they are says nothing about this one,
+    # which may get the messages in batches of any size.
     consume_until("kafka", lambda: kafka.committed() == 3)
     assert (kafka.end(DLQ), stored()) == (1, 2)
 
