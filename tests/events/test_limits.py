@@ -38,13 +38,36 @@ def charged(count: int, rate: int) -> int:
     return count
 
 
+def refusal(rate: int) -> ApiError:
+    """What the first says that is refused. A bucket fills while this process waits for its turn, so
+    that one or the other may come late enough."""
+    for _ in range(100):
+        try:
+            charge(producer(rate), 1)
+        except ApiError as error:
+            return error
+    raise AssertionError("a hundred more go through")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The buckets that Redis was asked for, by this process."""
+    names: list[str] = []
+
+    def counted(name: str, **numbers: int) -> tuple[int, float]:
+        names.append(name)
+        return lease(name, **numbers)
+
+    monkeypatch.setattr(limits, "lease", counted)
+    return names
+
+
 def test_a_whole_batch_fits_whatever_the_limit() -> None:
     charge(producer(5), 1_000)
-    with pytest.raises(ApiError) as caught:
-        charge(producer(5), 1)
-    assert (caught.value.status_code, caught.value.code) == (429, "rate_limited")
-    assert caught.value.wait is not None
-    assert 0 < caught.value.wait <= 1
+    refused = refusal(5)
+    assert (refused.status_code, refused.code) == (429, "rate_limited")
+    assert refused.wait is not None
+    assert 0 < refused.wait <= 1
 
 
 def test_a_batch_s_worth_at_once_is_what_a_small_limit_allows() -> None:
@@ -54,8 +77,7 @@ def test_a_batch_s_worth_at_once_is_what_a_small_limit_allows() -> None:
 def test_another_process_draws_on_the_same_bucket() -> None:
     charge(producer(5), 1_000)
     limits._allowances.clear()  # what the other process has of its own
-    with pytest.raises(ApiError):
-        charge(producer(5), 1)
+    assert refusal(5).code == "rate_limited"
 
 
 def test_keys_do_not_share_a_limit() -> None:
@@ -69,12 +91,9 @@ def test_zero_is_no_limit() -> None:
     assert not redis_client().keys("intake:*")
 
 
-def test_redis_is_not_asked_for_each_request() -> None:
+def test_redis_is_not_asked_for_each_request(asked: list[str]) -> None:
     charged(500, rate=1_000)
-    calls = redis_client().info("commandstats")
-    before = calls["cmdstat_evalsha"]["calls"]
-    charged(500, rate=1_000)
-    assert redis_client().info("commandstats")["cmdstat_evalsha"]["calls"] - before < 20
+    assert 0 < len(asked) < 20
 
 
 def test_without_redis_the_limit_holds_per_process() -> None:
@@ -92,15 +111,8 @@ def test_redis_that_is_back_is_asked_again() -> None:
 
 
 def test_redis_that_hangs_is_asked_once_and_then_left_alone(
-    monkeypatch: pytest.MonkeyPatch,
+    asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
-
-    def counted(name: str, **numbers: int) -> tuple[int, float]:
-        asked.append(name)
-        return lease(name, **numbers)
-
-    monkeypatch.setattr(limits, "lease", counted)
     monkeypatch.setattr(limits, "_SULK_SECONDS", 600.0)
     with redis_away(hangs=True):
         charged(200, rate=1_000)
@@ -118,7 +130,11 @@ def test_client_over_its_limit_hears_when_to_come_back_and_loses_nothing() -> No
         )
 
     assert post([event_document(f"e{n}") for n in range(1_000)]).status_code == 202
-    response = post(event_document("late"))
+    # A second after the last one the bucket has another, however busy this machine is.
+    kept = 1_000
+    while (response := post(event_document(f"late-{kept}"))).status_code == 202:
+        kept += 1
+        assert kept < 1_100
     assert (response.status_code, response.json()["code"]) == (429, "rate_limited")
     assert int(response.headers["Retry-After"]) >= 1
-    assert Event.objects.count() == 1_000
+    assert Event.objects.count() == kept
