@@ -9,12 +9,21 @@ import redis
 from celery import current_app
 from django.conf import settings
 from django.db import connection
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from psycopg.pq import TransactionStatus
 
 from common.valkey import forget_client
 from tests.auditor import audit, is_empty
 from tests.auditor.logs import open_logbook
 from tests.delivery.ledger import Ledger
+
+# How long an example takes says how busy this machine is: by itself Hypothesis fails one of more
+# than 200 ms, and a test whose examples take long to make.
+hypothesis_settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("busy")
 
 _connect = socket.socket.connect
 
