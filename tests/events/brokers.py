@@ -18,7 +18,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 
 from emailauto.embedded.server import free_port
 from emailauto.processes import Child, Process, signalled_with_parent, tail
@@ -135,6 +135,7 @@ class Proxy:
         self._is_cut = False
         self._passes = threading.Event()
         self._passes.set()
+        self._holds = threading.Event()
         self._open: set[socket.socket] = set()
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
@@ -153,6 +154,11 @@ class Proxy:
     def stall(self) -> None:
         """Take everything, and pass nothing on."""
         self._passes.clear()
+
+    @property
+    def holds(self) -> bool:
+        """Whether anybody has said something since it was stalled, and waits for an answer."""
+        return self._holds.is_set()
 
     def close(self) -> None:
         self.cut()
@@ -176,6 +182,8 @@ class Proxy:
     def _pump(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if not self._passes.is_set():
+                    self._holds.set()
                 self._passes.wait()
                 if self._is_cut:
                     break
@@ -185,6 +193,23 @@ class Proxy:
                 each.shutdown(socket.SHUT_RDWR)
             self._open.discard(each)
         source.close()
+
+
+@contextmanager
+def insertions_held_up() -> Iterator[Callable[[], bool]]:
+    """Inside, whoever inserts events waits; yields whether somebody does. A consumer cannot run
+    away from its test, and is in the middle of a batch."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("LOCK TABLE events_event IN SHARE MODE")
+
+        def is_waited_for() -> bool:
+            cursor.execute(
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted"
+                " AND relation = 'events_event'::regclass)"
+            )
+            return bool(cursor.fetchone()[0])
+
+        yield is_waited_for
 
 
 @contextmanager
@@ -206,7 +231,7 @@ class Kafka:
         self._cluster = Producer(
             {"bootstrap.servers": "unused", "test.mock.num.brokers": 1, "logger": _silent}
         )
-        brokers = self._cluster.list_topics(timeout=10).brokers.values()
+        brokers = self._cluster.list_topics(timeout=60).brokers.values()
         self.servers = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
         self._options = {"bootstrap.servers": self.servers, "logger": _silent}
         self._producer = Producer(self._options)
@@ -215,7 +240,7 @@ class Kafka:
         for body in bodies:
             self._producer.produce(topic, body, key)
             self._producer.poll(0)
-        assert self._producer.flush(20) == 0
+        assert self._producer.flush(60) == 0
 
     def messages(self, topic: str) -> list[Message]:
         """Everything that lies there."""
@@ -236,7 +261,7 @@ class Kafka:
         return sum(
             self._observe(
                 lambda reader: [
-                    reader.get_watermark_offsets(TopicPartition(topic, number), timeout=10)[1]
+                    reader.get_watermark_offsets(TopicPartition(topic, number), timeout=60)[1]
                     for number in self._partitions(topic)
                 ]
             )
@@ -245,7 +270,7 @@ class Kafka:
     def committed(self, topic: str = QUEUE, group: str = "emailauto") -> int:
         """How many of them the consumers are done with."""
         places = [TopicPartition(topic, number) for number in self._partitions(topic)]
-        found = self._observe(lambda reader: reader.committed(places, timeout=10), group)
+        found = self._observe(lambda reader: reader.committed(places, timeout=60), group)
         return sum(max(place.offset, 0) for place in found)
 
     def close(self) -> None:
@@ -253,7 +278,7 @@ class Kafka:
         del self._producer, self._cluster
 
     def _partitions(self, topic: str) -> list[int]:
-        return list(self._producer.list_topics(topic, timeout=10).topics[topic].partitions)
+        return list(self._producer.list_topics(topic, timeout=60).topics[topic].partitions)
 
     def _observe(self, look: Callable[[Consumer], Sequence[Any]], group: str = "look") -> Any:
         reader = Consumer({**self._options, "group.id": group, "enable.auto.commit": False})
