@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from delivery.bounces import BounceClass
+from emailauto.embedded.server import free_port
 from tests.factories import MessageFactory, TopicFactory
 from tests.webhooks.outgoing.rows import make_endpoint, make_news
 from webhooks.feedback import apply_feedback
@@ -30,14 +31,8 @@ pytestmark = pytest.mark.django_db
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "outgoing-webhooks.md").read_text("utf-8")
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
-
-
 def wait_for(port: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -79,7 +74,7 @@ def test_receiver_of_the_page_verifies_remembers_and_refuses(settings: Any) -> N
         assert OutgoingDelivery.objects.get(state="pending").status == 401
     finally:
         receiver.terminate()
-        printed, _ = receiver.communicate(timeout=10)
+        printed, _ = receiver.communicate(timeout=60)
     assert printed == f"email.complained {news.message.contact.user_id}\n"
 
 

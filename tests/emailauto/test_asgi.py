@@ -93,7 +93,7 @@ def server(django_db_setup: None) -> Iterator[str]:
 @pytest.mark.django_db(transaction=True)
 def test_person_logs_in_and_gets_static_files(server: str) -> None:
     User.objects.create_superuser("ada", password="a long password")
-    with httpx.Client(base_url=server, follow_redirects=True) as browser:
+    with httpx.Client(base_url=server, follow_redirects=True, timeout=60) as browser:
         page = browser.get("/admin/login/")
         form = {
             "username": "ada",
@@ -112,4 +112,4 @@ def test_person_logs_in_and_gets_static_files(server: str) -> None:
 @pytest.mark.parametrize("path", ["/api/v1/events", "/api/v1/nothing", "/nothing", "/"])
 def test_method_that_is_not_for_the_path_is_no_server_error(server: str, path: str) -> None:
     for method in ("GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"):
-        assert httpx.request(method, f"{server}{path}").status_code < 500
+        assert httpx.request(method, f"{server}{path}", timeout=60).status_code < 500

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit, urlunsplit
 from django.conf import settings
 from django.db import connection
 
+from emailauto.embedded.server import free_port
+
 LOST = "lost"
 """The request is answered, and the answer never arrives."""
 CUT = "cut"
@@ -29,7 +31,7 @@ Fault = str | int | tuple[int, str]
 def serving(**environment: str) -> Iterator[str]:
     """The URL of emailauto in a process of its own. What it is sent it commits, so the test has
     to be a transactional one. `environment` goes before what the server has of the test's."""
-    port = _free_port()
+    port = free_port()
     database = urlsplit(os.environ["DATABASE_URL"])._replace(
         path=f"/{connection.settings_dict['NAME']}"
     )
@@ -52,7 +54,7 @@ def serving(**environment: str) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 class Gateway(ThreadingHTTPServer):
@@ -135,13 +137,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Silent."""
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:

@@ -197,7 +197,7 @@ def test_call_that_cannot_be_taken_is_kept_and_neither_lost_nor_sent_again(
 
 
 def test_largest_batch_segments_library_makes_is_taken(front: Gateway, token: str) -> None:
-    library = Library(SegmentClient, f"{front.url}/segment", token, upload_interval=5.0)
+    library = Library(SegmentClient, f"{front.url}/segment", token, upload_interval=60.0)
     with library as client:
         # The library closes a batch once it has 475,000 bytes: the largest one has almost that
         # many and then another call of almost 32 KB.

@@ -28,7 +28,8 @@ def server(django_db_setup: None) -> Iterator[str]:
 
 def test_no_request_is_a_server_error(server: str) -> None:
     _, token = make_api_key(rate_limit=0, scopes=list(Scope.values))
-    document = httpx.get(f"{server}/api/schema", headers={"Accept": "application/json"}).json()
+    accept = {"Accept": "application/json"}
+    document = httpx.get(f"{server}/api/schema", headers=accept, timeout=60).json()
     schema = schemathesis.openapi.from_dict(document)
     schema.config.update(base_url=server)
     schema.config.generation.modes = list(GenerationMode)
@@ -44,7 +45,7 @@ def _try(operation: Any, headers: dict[str, str], tried: Counter[str]) -> None:
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
     def attempt(case: Any) -> None:
         tried[operation.label] += 1
-        response = case.call(headers=headers)
+        response = case.call(headers=headers, timeout=60)
         assert response.status_code < 500, response.text[:500]
 
     for mode in GenerationMode:
