@@ -1,6 +1,7 @@
 """Outages: Redis that is away and comes back, PostgreSQL that drops our connection or is full."""
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,6 +38,23 @@ def drop_database_connection() -> None:
     }
     with psycopg.connect(**known, autocommit=True) as other:
         other.execute("SELECT pg_terminate_backend(%s, 5000)", [ours])
+
+
+def wait_for_the_end_of_transactions() -> None:
+    """Until no other session of this database has one. That of a process that was killed ends, and
+    its locks with it, when its server process gets its turn and finds the connection closed."""
+    deadline = time.monotonic() + 60.0
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+                " AND backend_type = 'client backend'"
+            )
+            if not cursor.fetchone()[0]:
+                return
+            assert time.monotonic() < deadline, "a transaction does not end"
+            time.sleep(0.02)
 
 
 @contextmanager

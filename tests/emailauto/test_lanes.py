@@ -49,10 +49,10 @@ CLAIMS: dict[str, Callable[[], object]] = {
         "transactional", owner="o", lease_seconds=9, limit=9, crashed=True
     ),
     "messages orphaned": transitions.recover_claimed,
-    "receipts": lambda: drain_receipts(budget=0.01),
+    "receipts": lambda: drain_receipts(budget=60),
     "answers": apply_answers,
     "visits": judge_visits,
-    "outgoing": lambda: drain_deliveries(budget=0.01),
+    "outgoing": lambda: drain_deliveries(budget=60),
     "outgoing of an endpoint": lambda: claim({OutgoingDelivery.objects.first().endpoint_id: 5}),
 }
 

@@ -25,6 +25,7 @@ from tests.auditor import audit
 from tests.delivery import crashing
 from tests.delivery.fakeesp import FakeESP, fake_esp
 from tests.factories import EventFactory, MessageFactory, ProviderFactory, SenderFactory
+from tests.outage import wait_for_the_end_of_transactions
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("crashes")]
 
@@ -105,6 +106,7 @@ def test_two_at_once_do_what_one_does(esp: FakeESP) -> None:
 @pytest.mark.parametrize("point", crashing.SWEEP_POINTS)
 def test_k21_killed_sweep_leaves_everything_to_the_next(esp: FakeESP, point: str) -> None:
     assert crashing.start(point).wait(60) == -signal.SIGKILL
+    wait_for_the_end_of_transactions()
     two_sweeps_at_once()
     assert_everything_ends_once(esp)
 
@@ -121,6 +123,7 @@ def test_k21_frozen_sweep_holds_up_nobody_but_its_rows_and_those_until_its_end(
     assert states() == {"dispatching": 5, "queued": 2}
     frozen.kill()
     frozen.wait(60)
+    wait_for_the_end_of_transactions()
     two_sweeps_at_once()
     assert_everything_ends_once(esp)
 

@@ -2,8 +2,7 @@
 
 UIDs are never given twice, folders keep their mails apart, and every session sees what the others
 did. `capabilities` decides what it can; `hang_up_at`, `refuse` and `stall_at` break it at a
-command, `hang_up_at_uid` at the fetching of a mail, of which each takes `seconds_a_mail`, and
-`immovable_uid` at the moving of one.
+command, `hang_up_at_uid` at the fetching of a mail, and `immovable_uid` at the moving of one.
 """
 
 import base64
@@ -58,7 +57,6 @@ class FakeImap:
         self.uid_validity = 7
         self.hang_up_at_uid = 0
         self.immovable_uid = 0
-        self.seconds_a_mail = 0.0
         self._uid = 0
         self._lock = threading.RLock()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -124,8 +122,6 @@ class _Session:
     def _obey(self, tag: str, name: str, arguments: str) -> bool:
         server = self._server
         server.commands.append(name)
-        if name == "UID FETCH":
-            time.sleep(server.seconds_a_mail)
         is_poison = name == "UID FETCH" and arguments.split(" ")[0] == str(server.hang_up_at_uid)
         if name == server.hang_up_at or is_poison:
             with contextlib.suppress(OSError):

@@ -79,8 +79,23 @@ def test_call_that_cannot_be_stored_fails_alone(monkeypatch: pytest.MonkeyPatch)
     assert Receipt.objects.count() == 2
 
 
-def test_certificate_that_drips_in_holds_no_other_call_up(sns_server: Amazon) -> None:
-    sns_server.drip = 0.01
+@pytest.fixture
+def drip(sns_server: Amazon, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Has that certificate drip in until the server's `drip` is zero again, and be none. No
+    deadline ends it before the other calls have had their turn."""
+    monkeypatch.setattr("webhooks.fetching._DEADLINE", 120.0)
+
+    def start(number: int) -> None:
+        sns_server.answers[urlsplit(CERTIFICATES[number]).path] = 200, {}, b"x" * 20_000
+        sns_server.drip = 0.01
+
+    return start
+
+
+def test_certificate_that_drips_in_holds_no_other_call_up(
+    sns_server: Amazon, drip: Callable[[int], None]
+) -> None:
+    drip(0)
 
     async def work(call: Call) -> list[bool | int]:
         event = fixture("ses", "event_bounce")
@@ -88,25 +103,25 @@ def test_certificate_that_drips_in_holds_no_other_call_up(sns_server: Amazon) ->
         while not sns_server.asked:
             await asyncio.sleep(0.01)
         quick = await call("postmark", payload("delivery"))
-        return [quick, slow.done(), await slow]
+        is_done, sns_server.drip = slow.done(), 0.0
+        return [quick, is_done, await slow]
 
     assert with_intake(work) == [200, False, 503]
 
 
 def test_call_whose_certificate_is_known_is_not_kept_waiting_by_a_strangers(
-    sns_server: Amazon,
+    sns_server: Amazon, drip: Callable[[int], None]
 ) -> None:
     async def work(call: Call) -> list[Any]:
         event = fixture("ses", "event_bounce")
         first = await call("ses", event)
-        sns_server.answers[urlsplit(CERTIFICATES[1]).path] = 200, {}, b"x" * 5_000
-        sns_server.drip = 0.01
+        drip(1)
         # More than there are threads.
         slow = [asyncio.create_task(call("ses", event, 1)) for _ in range(20)]
         while len(sns_server.asked) < 2:
             await asyncio.sleep(0.01)
         second = await call("ses", fixture("ses", "event_open"))
-        is_done = all(task.done() for task in slow)
+        is_done, sns_server.drip = all(task.done() for task in slow), 0.0
         return [first, second, is_done, set(await asyncio.gather(*slow))]
 
     assert with_intake(work) == [200, 200, False, {503}]
