@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Overdue
+from contextlib import ExitStack
 from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -254,17 +255,19 @@ def _through(proxy: str, place: Place, deadline: Deadline) -> socket.socket:
     """A tunnel through the egress proxy: it resolves the name, and judges the addresses."""
     parts = urlsplit(proxy)
     address = (parts.hostname or "", parts.port or _PROXY_PORT)
-    try:
-        tunnel = socket.create_connection(address, timeout=deadline.left(_STEP_SECONDS))
-        tunnel.sendall(_request_of_a_tunnel(parts, place))
-        with http.client.HTTPResponse(tunnel, method="CONNECT") as response:
-            response.begin()
-            status = response.status
-    except (OSError, http.client.HTTPException):
-        raise Unreachable("no connection to the proxy") from None
-    if status != HTTPStatus.OK:
-        tunnel.close()
-        raise Unreachable("the proxy refused")
+    with ExitStack() as on_failure:
+        try:
+            tunnel = socket.create_connection(address, timeout=deadline.left(_STEP_SECONDS))
+            on_failure.callback(tunnel.close)
+            tunnel.sendall(_request_of_a_tunnel(parts, place))
+            with http.client.HTTPResponse(tunnel, method="CONNECT") as response:
+                response.begin()
+                status = response.status
+        except (OSError, http.client.HTTPException):
+            raise Unreachable("no connection to the proxy") from None
+        if status != HTTPStatus.OK:
+            raise Unreachable("the proxy refused")
+        on_failure.pop_all()
     return tunnel
 
 

@@ -320,6 +320,29 @@ def test_refusal_of_the_proxy_is_unreachable(settings: Any) -> None:
             call(f"https://{HOST}/")
 
 
+def test_connection_to_a_proxy_that_talks_nonsense_is_closed(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[socket.socket] = []
+    as_usual = socket.create_connection
+
+    def remembered(*args: Any, **kwargs: Any) -> socket.socket:
+        made.append(as_usual(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(socket, "create_connection", remembered)
+
+    def say_nonsense(peer: socket.socket) -> None:
+        peer.recv(1_000)
+        peer.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+    with speaking(say_nonsense) as address:
+        settings.OUTGOING_PROXY = f"http://{address}"
+        with pytest.raises(Unreachable, match="no connection to the proxy"):
+            call(f"https://{HOST}/")
+    assert [each.fileno() for each in made] == [-1]
+
+
 def test_proxy_is_not_asked_for_what_is_denied_or_listed(settings: Any, receiver: Receiver) -> None:
     proxy = Proxy()
     with speaking(proxy) as address:
