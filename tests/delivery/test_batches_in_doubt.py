@@ -25,7 +25,7 @@ from tests.delivery.test_batches import (
     time_passes,
     unkeyed_kind,
 )
-from tests.delivery.test_crashes import others_take_over
+from tests.delivery.test_crashes import end_of, others_take_over
 
 pytestmark = pytest.mark.django_db
 
@@ -256,7 +256,7 @@ def test_k11_killed_during_a_call_leaves_its_mails_in_doubt_and_no_others(
 
         esp.script = [taking(kind), Answer(takes=takes, do=kill)]
         process = crashing.start("", stream="marketing")
-        assert process.wait(60) == -signal.SIGKILL
+        assert end_of(process) == -signal.SIGKILL
         found = others_take_over("marketing")
         assert found == Counter(sent=15, unknown=5)
         assert set(esp.ledger.values()) == {1}

@@ -20,6 +20,7 @@ from delivery.models import Attempt, Circuit, Message
 from tests.delivery import crashing
 from tests.delivery.fakeesp import Answer, FakeESP, fake_esp
 from tests.factories import MessageFactory, ProviderFactory, SenderFactory
+from tests.outage import wait_for_the_end_of_transactions
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("crashes")]
 
@@ -46,7 +47,10 @@ def five_messages(esp: FakeESP, **provider: Any) -> None:
 
 
 def end_of(process: "subprocess.Popen[bytes]") -> int:
-    return process.wait(60)
+    """Its exit code, once its locks are gone, too."""
+    code = process.wait(60)
+    wait_for_the_end_of_transactions()
+    return code
 
 
 def others_take_over(stream: str = "transactional") -> Counter[str]:
@@ -233,9 +237,10 @@ def test_k20_worker_frozen_past_its_lease_sends_nothing_when_it_thaws(point: str
         assert os.WIFSTOPPED(status)
         if point == "promised, not committed":
             # Its transaction holds the rows; PostgreSQL ends it after a minute of silence.
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
+            end_of(process)
         states = others_take_over()
-        os.kill(process.pid, signal.SIGCONT)
+        process.send_signal(signal.SIGCONT)
         process.wait(60)
         assert max(esp.ledger.values()) == 1
         final = Counter(Message.objects.values_list("state", flat=True))
