@@ -51,6 +51,18 @@ def working_in(directory: Path, *, name: str) -> list[psutil.Process]:
     ]
 
 
+def tops(found: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Return those that none of the others is the parent of."""
+    processes = list(found)
+    pids = {process.pid for process in processes}
+    top = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.ppid() not in pids:
+                top.append(process)
+    return top
+
+
 class Ledger:
     """`processes.json`: whom a supervisor started, kept for the successor of a killed one."""
 

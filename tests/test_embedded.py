@@ -26,6 +26,7 @@ from emailauto.embedded.placement import Placement, place, temporary_placement
 from emailauto.embedded.postgres import postgres_server
 from emailauto.embedded.server import Server
 from emailauto.embedded.valkey import valkey_server
+from emailauto.orphans import tops, working_in
 from emailauto.processes import Child, become
 
 GIVEN = {
@@ -47,7 +48,7 @@ def running(server: Server) -> Iterator[Child]:
         child.stop()
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not (met := condition()) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -253,6 +254,13 @@ def test_postgres_takes_over_from_an_orphaned_server(postgres: Server, placed: P
     with running(successor):
         assert eventually(lambda: orphan.exit_code() == 0)
         assert not is_listening(postgres.url)
+
+
+def test_postmaster_is_the_top_of_its_processes(postgres: Server) -> None:
+    with running(postgres) as child:
+        found = working_in(postgres.process.cwd, name="postgres")
+        assert len(found) > 1
+        assert [process.pid for process in tops(found)] == [child.pid]
 
 
 def test_postgres_data_cut_off_while_it_was_made_is_made_again() -> None:

@@ -14,7 +14,7 @@ from emailauto.embedded.exceptions import EmbeddedError
 from emailauto.embedded.placement import Placement, Wheel
 from emailauto.embedded.server import Server, free_port
 from emailauto.files import write_private
-from emailauto.orphans import end_all, working_in
+from emailauto.orphans import end_all, tops, working_in
 from emailauto.processes import Process, become, signalled_with_parent
 
 _WHEEL = Wheel(
@@ -149,5 +149,9 @@ def _sweep(data: Path) -> None:
     A backend that outlives its postmaster holds the shared memory, and the next postmaster
     refuses to start; so does it when the id in `postmaster.pid` meanwhile belongs to another.
     """
-    end_all(working_in(data, name="postgres"), polite=signal.SIGINT, patience=10.0)
+    found = working_in(data, name="postgres")
+    # A postmaster ends its own in their order: a checkpointer that is told first by us writes the
+    # last checkpoint too early, and the postmaster takes that for a crash.
+    end_all(tops(found), polite=signal.SIGINT, patience=10.0)
+    end_all(found, polite=signal.SIGTERM, patience=10.0)
     (data / "postmaster.pid").unlink(missing_ok=True)
