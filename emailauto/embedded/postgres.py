@@ -150,8 +150,8 @@ def _sweep(data: Path) -> None:
     refuses to start; so does it when the id in `postmaster.pid` meanwhile belongs to another.
     """
     found = working_in(data, name="postgres")
-    # A postmaster ends its own in their order: a checkpointer that is told first by us writes the
-    # last checkpoint too early, and the postmaster takes that for a crash.
+    # A postmaster ends its own in their order. A checkpointer that hears it from us writes the last
+    # checkpoint too early; the postmaster takes that for a crash, and may not end at all.
     end_all(tops(found), polite=signal.SIGINT, patience=10.0)
     end_all(found, polite=signal.SIGTERM, patience=10.0)
     (data / "postmaster.pid").unlink(missing_ok=True)

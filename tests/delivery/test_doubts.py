@@ -104,16 +104,20 @@ def test_worker_that_died_during_a_call_to_an_idempotent_provider_is_made_up_for
     assert states() == ["sent"]
 
 
+def set_on_unknown(settings: Any, choice: str) -> None:
+    config = settings.EMAILAUTO
+    on_unknown = msgspec.structs.replace(config.provider.on_unknown, transactional=choice)
+    provider = msgspec.structs.replace(config.provider, on_unknown=on_unknown)
+    settings.EMAILAUTO = msgspec.structs.replace(config, provider=provider)
+
+
 @pytest.mark.parametrize(
     ("choice", "state", "calls"), [("keep", "unknown", 1), ("resend", "sent", 2)]
 )
 def test_stream_may_prefer_twice_to_not_at_all(
     esp: FakeESP, settings: Any, choice: str, state: str, calls: int
 ) -> None:
-    config = settings.EMAILAUTO
-    on_unknown = msgspec.structs.replace(config.provider.on_unknown, transactional=choice)
-    provider = msgspec.structs.replace(config.provider, on_unknown=on_unknown)
-    settings.EMAILAUTO = msgspec.structs.replace(config, provider=provider)
+    set_on_unknown(settings, choice)
     messages_through(esp.url)
     esp.script = [Answer(500, "oops")]
     for _ in range(3):
@@ -125,10 +129,7 @@ def test_stream_may_prefer_twice_to_not_at_all(
 
 @pytest.fixture
 def _prefers_twice(settings: Any) -> None:
-    config = settings.EMAILAUTO
-    on_unknown = msgspec.structs.replace(config.provider.on_unknown, transactional="resend")
-    provider = msgspec.structs.replace(config.provider, on_unknown=on_unknown)
-    settings.EMAILAUTO = msgspec.structs.replace(config, provider=provider)
+    set_on_unknown(settings, "resend")
 
 
 @pytest.mark.usefixtures("_prefers_twice")
